@@ -1,0 +1,23 @@
+"""densecli: segment everything in photos, folders and videos with SAM 2.1, from the command line or Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+__all__ = ["Mask", "Segmentation", "Segmenter", "__version__"]
+
+if TYPE_CHECKING:
+    from densecli.masks import Mask, Segmentation
+    from densecli.segmenter import Segmenter
+
+# `import densecli` must stay instant (--help, --version): torch is only imported once one of these is used.
+_LAZY = {"Segmenter": "densecli.segmenter", "Segmentation": "densecli.masks", "Mask": "densecli.masks"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'densecli' has no attribute {name!r}")

@@ -1,0 +1,349 @@
+"""Which checkpoints exist, where they lie on this machine, and whether they are what the registry says."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import yaml
+
+from densecli.errors import CheckpointError, UsageError
+from densecli.resources import resource_dir
+
+REGISTRY_VARIABLE = "DENSECLI_REGISTRY"
+FOLDER_VARIABLE = "DENSECLI_CHECKPOINTS"
+URL_VARIABLE = "DENSECLI_CHECKPOINT_URL"
+
+STARTER = "starter"
+_RESERVED_NAMES = ("auto", STARTER)  # they mean something else to --model
+_ALIASES = {"b+": "base-plus", "base+": "base-plus", "baseplus": "base-plus", "b-plus": "base-plus"}
+_ENTRY_KEYS = ("file", "size", "sha256", "config")
+_URL_SCHEMES = ("http://", "https://", "file://")
+_HASH_CHUNK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class CheckpointEntry:
+    """One checkpoint of a registry file: what it is called, and what proves that a file is it."""
+
+    name: str
+    file: str  # plain file name, no folder
+    size: int  # bytes
+    sha256: str  # 64 lower-case hexadecimal digits
+    config: str  # path inside the sam2 package, or a file beside the registry
+    registry: Path  # the registry file that it came from
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a checkpoint was found (`path`), and what was wrong with files that were passed over (`problem`)."""
+
+    path: Path | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All known checkpoints by name, and the base URLs they come from, in the order they are tried."""
+
+    entries: dict[str, CheckpointEntry]
+    sources: list[str]
+    sources_by_file: dict[Path, list[str]]
+
+    def entry(self, name: str) -> CheckpointEntry:
+        """The entry called `name`; case, `_` for `-`, file names and short names (`b+`) do not matter.
+
+        Raises UsageError, with the nearest name, if there is none.
+        """
+        spellings = {}
+        for known in self.entries.values():
+            for spelling in (known.file, known.file.rsplit(".", 1)[0], known.name):
+                spellings[_normalised(spelling)] = known
+        for alias, canonical in _ALIASES.items():
+            if canonical in self.entries:
+                spellings.setdefault(alias, self.entries[canonical])
+        wanted = _normalised(name)
+        if wanted in spellings:
+            return spellings[wanted]
+        near = difflib.get_close_matches(wanted, spellings, n=1)
+        hint = f" Did you mean '{spellings[near[0]].name}'?" if near else ""
+        raise UsageError(f"There is no checkpoint called '{name}'.{hint} Known: {', '.join(self.entries)}.")
+
+    def urls(self, entry: CheckpointEntry, only: list[str] | None = None) -> list[str]:
+        """Full URLs to try for `entry`, in order: $DENSECLI_CHECKPOINT_URL, then its registry, then added registries.
+
+        `only` (base URLs) takes the place of all of these. Raises UsageError for a base URL that is none.
+        """
+        if only:
+            bases = only
+        else:
+            bases = [part.strip() for part in os.environ.get(URL_VARIABLE, "").split(",") if part.strip()]
+            bases += self.sources_by_file[entry.registry]
+            if entry.registry == shipped_registry_file():
+                # Another registry may name a mirror of the shipped files. The other way round, asking public servers
+                # for somebody's own checkpoint could only fail, and would tell them its name.
+                bases += self.sources
+        urls = []
+        for base in bases:
+            if not base.startswith(_URL_SCHEMES):
+                where = "--source" if only else f"${URL_VARIABLE}"
+                raise UsageError(f"{where}: '{base}' is not a base URL; give http://, https:// or file:// addresses.")
+            urls.append(f"{base.replace('{name}', entry.name).rstrip('/')}/{entry.file}")
+        return list(dict.fromkeys(urls))
+
+
+def shipped_registry_file() -> Path:
+    """The registry file that comes with densecli."""
+    return resource_dir("checkpoints") / "registry.yaml"
+
+
+def load_registry() -> Registry:
+    """The shipped registry with the entries of $DENSECLI_REGISTRY added.
+
+    Raises UsageError, naming file and key, if one of the files cannot be read or is not a registry.
+    """
+    files = [shipped_registry_file()]
+    if os.environ.get(REGISTRY_VARIABLE):
+        files.append(Path(os.environ[REGISTRY_VARIABLE]).expanduser().absolute())
+    entries: dict[str, CheckpointEntry] = {}
+    sources_by_file: dict[Path, list[str]] = {}
+    for file in files:
+        found, sources_by_file[file] = _read_registry(file)
+        for entry in found:
+            for known in entries.values():
+                if _normalised(known.name) == _normalised(entry.name):
+                    raise UsageError(
+                        f"Registry {file}: checkpoints.{entry.name}: {known.registry} has a checkpoint of this name; "
+                        "choose another."
+                    )
+                if known.file == entry.file and known.sha256 != entry.sha256:
+                    raise UsageError(
+                        f"Registry {file}: checkpoints.{entry.name}.file: '{entry.file}' is also the file of "
+                        f"'{known.name}' in {known.registry}; choose another."
+                    )
+            entries[entry.name] = entry
+    sources = list(dict.fromkeys(source for some in sources_by_file.values() for source in some))
+    return Registry(entries, sources, sources_by_file)
+
+
+def _read_registry(file: Path) -> tuple[list[CheckpointEntry], list[str]]:
+    """Entries and sources of one registry file."""
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date that is none
+        raise UsageError(f"Registry {file} cannot be read: {one_line(error)}") from error
+    _check_keys(file, "", document, ("checkpoints", "sources"))
+
+    sources = document.get("sources")
+    sources = [] if sources is None else sources
+    if not isinstance(sources, list):
+        raise _wrong(file, "sources", sources, "a list of base URLs")
+    for index, source in enumerate(sources):
+        if not isinstance(source, str) or not source.startswith(_URL_SCHEMES):
+            raise _wrong(file, f"sources[{index}]", source, "an http://, https:// or file:// URL")
+
+    checkpoints = document.get("checkpoints")
+    checkpoints = {} if checkpoints is None else checkpoints
+    if not isinstance(checkpoints, dict):
+        raise _wrong(file, "checkpoints", checkpoints, "names, each with " + ", ".join(_ENTRY_KEYS))
+    return [_read_entry(file, name, values) for name, values in checkpoints.items()], sources
+
+
+def _read_entry(file: Path, name: Any, values: Any) -> CheckpointEntry:
+    key = f"checkpoints.{name}"
+    if (
+        not isinstance(name, str)
+        or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", name)
+        or name.lower() in _RESERVED_NAMES
+    ):
+        allowed = f"a name of letters, digits and . _ + -, other than {' and '.join(_RESERVED_NAMES)}"
+        raise _wrong(file, key, name, allowed)
+    _check_keys(file, key, values, _ENTRY_KEYS)
+    for wanted in _ENTRY_KEYS:
+        if wanted not in values:
+            raise UsageError(f"Registry {file}: {key}.{wanted} is missing.")
+    weights, size, sha256, config = (values[wanted] for wanted in _ENTRY_KEYS)
+    # A path here could make a download overwrite any file of the user's.
+    if not isinstance(weights, str) or not re.fullmatch(r"[^./\\:\s][^/\\:\x00-\x1f]*", weights):
+        raise _wrong(file, f"{key}.file", weights, "a file name without folders")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise _wrong(file, f"{key}.size", size, "a whole number of bytes above 0")
+    if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise _wrong(file, f"{key}.sha256", sha256, "64 hexadecimal digits (in quotes, if there are no letters)")
+    if not isinstance(config, str) or not config:
+        raise _wrong(file, f"{key}.config", config, "a path inside the sam2 package, or of a file beside the registry")
+    return CheckpointEntry(name, weights, size, sha256.lower(), config, file)
+
+
+def _check_keys(file: Path, key: str, values: Any, allowed: tuple[str, ...]) -> None:
+    if not isinstance(values, dict):
+        raise _wrong(file, key or "the file", values, "a mapping with " + ", ".join(allowed))
+    for given in values:
+        if given not in allowed:
+            near = difflib.get_close_matches(str(given), allowed, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            full = f"{key}.{given}" if key else str(given)
+            raise UsageError(f"Registry {file}: {full} is not a known key.{hint} Allowed: {', '.join(allowed)}.")
+
+
+def _wrong(file: Path, key: str, given: Any, allowed: str) -> UsageError:
+    shown = repr(given)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    return UsageError(f"Registry {file}: {key} is {shown}, but must be {allowed}.")
+
+
+def _normalised(name: str) -> str:
+    return name.strip().lower().replace("_", "-")
+
+
+def search_dirs(checkpoint_dir: Path | None = None) -> list[Path]:
+    """Folders where checkpoints are looked for, in order; they need not exist."""
+    folders = []
+    if checkpoint_dir is not None:
+        folders.append(Path(checkpoint_dir).expanduser())
+    if os.environ.get(FOLDER_VARIABLE):
+        folders.append(Path(os.environ[FOLDER_VARIABLE]).expanduser())
+    folders += [Path("checkpoints"), _cache_dir()]
+    return list(dict.fromkeys(folder.absolute() for folder in folders))
+
+
+def download_dir(checkpoint_dir: Path | None = None) -> Path:
+    """The folder that downloads go to: the first of `search_dirs` that is set, else the user's cache folder.
+
+    `./checkpoints` counts as set if it exists.
+    """
+    if checkpoint_dir is not None or os.environ.get(FOLDER_VARIABLE):
+        return search_dirs(checkpoint_dir)[0]
+    local = Path("checkpoints").absolute()
+    return local if local.is_dir() else _cache_dir()
+
+
+def _cache_dir() -> Path:
+    return Path(platformdirs.user_cache_dir("densecli", appauthor=False)) / "checkpoints"
+
+
+def locate(name: str, checkpoint_dir: Path | None = None) -> Location:
+    """Where checkpoint `name` lies, and why files of its name elsewhere were passed over.
+
+    Only a file of exactly the right size counts; its content is left to `verify`. Raises UsageError for unknown names.
+    """
+    return locate_entry(load_registry().entry(name), search_dirs(checkpoint_dir))
+
+
+def locate_entry(entry: CheckpointEntry, folders: list[Path]) -> Location:
+    """`locate` for an entry at hand, in these folders and no others."""
+    problems = []
+    for folder in folders:
+        path = folder / entry.file
+        try:
+            if not os.path.lexists(path):
+                continue
+            if not path.is_file():
+                problems.append(f"{path} is not a file")
+            elif (size := path.stat().st_size) != entry.size:
+                problems.append(f"{path} has {size} bytes instead of {entry.size}")
+            else:
+                return Location(path, "; ".join(problems) or None)
+        except OSError as error:
+            problems.append(f"{path} cannot be read ({error.strerror})")
+    return Location(None, "; ".join(problems) or None)
+
+
+def find_checkpoint(name: str, checkpoint_dir: Path | None = None) -> Path | None:
+    """Path of checkpoint `name`, or None if no file of the right size lies in `search_dirs`."""
+    return locate(name, checkpoint_dir).path
+
+
+def fetch_command(name: str) -> str:
+    """The command that fetches checkpoint `name`, for messages."""
+    return f"densecli download-checkpoints {name}"
+
+
+def starter_files() -> tuple[Path, Path]:
+    """Weights and YAML of the model that ships with densecli. Raises CheckpointError if the installation lacks them."""
+    folder = resource_dir("checkpoints")
+    weights, config = folder / "starter.safetensors", folder / "starter.yaml"
+    for file in (weights, config):
+        if not file.is_file():
+            raise CheckpointError(f"This installation of densecli lacks {file}; install densecli again.")
+    return weights, config
+
+
+def verify(entry: CheckpointEntry, path: Path, *, use_stamp: bool = True) -> None:
+    """Return if the file at `path` is `entry`, by size and sha256; raise CheckpointError if it is not.
+
+    A stamp beside the file remembers the outcome for this size and modification time, so that only the first call
+    reads the file; `use_stamp=False` reads it anyway. Where the stamp cannot be written, every call reads the file.
+    """
+    remedy = f"`{fetch_command(entry.name)}` fetches a good one"
+    try:
+        status = path.stat()
+        if status.st_size != entry.size:
+            raise CheckpointError(
+                f"Checkpoint {path} is damaged: it has {status.st_size} bytes, '{entry.name}' has {entry.size}; "
+                f"{remedy}."
+            )
+        if use_stamp and is_verified(entry, path):
+            return
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(_HASH_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise CheckpointError(f"Checkpoint {path} cannot be read ({error.strerror}); {remedy}.") from error
+    if digest.hexdigest() != entry.sha256:
+        with contextlib.suppress(OSError):
+            stamp_path(path).unlink(missing_ok=True)
+        raise CheckpointError(
+            f"Checkpoint {path} is damaged: its sha256 is {digest.hexdigest()}, '{entry.name}' has {entry.sha256}; "
+            f"{remedy}."
+        )
+    write_stamp(entry, path, status)
+
+
+def is_verified(entry: CheckpointEntry, path: Path) -> bool:
+    """Whether a stamp says that this file, unchanged since, was verified to be `entry`. Does not read the file."""
+    try:
+        stamp = json.loads(stamp_path(path).read_text(encoding="utf-8"))
+        return stamp == _stamp(entry, path.stat()) and entry.size == stamp["size"]
+    except (OSError, ValueError):
+        return False
+
+
+def write_stamp(entry: CheckpointEntry, path: Path, status: os.stat_result) -> None:
+    """Remember that the file at `path`, as it was when `status` was taken, is `entry`; silent where that cannot be."""
+    stamp = stamp_path(path)
+    temporary = stamp.with_name(f"{stamp.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(json.dumps(_stamp(entry, status)) + "\n", encoding="utf-8")
+        temporary.replace(stamp)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def stamp_path(path: Path) -> Path:
+    """Where the stamp of the checkpoint file at `path` lies."""
+    return path.with_name(path.name + ".stamp")
+
+
+def _stamp(entry: CheckpointEntry, status: os.stat_result) -> dict[str, Any]:
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": entry.sha256}
+
+
+def megabytes(size: int) -> str:
+    """`size` in bytes as people read it, in MB of 10^6 bytes."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def one_line(error: object) -> str:
+    """The text of an error on one line, as messages need it."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,82 @@
+"""The `densecli` command: collects the subcommands and maps errors to exit codes, in this one place."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import typer
+
+from densecli import __version__, errors
+from densecli.cli import download_checkpoints, presets, segment
+
+app = typer.Typer(
+    name="densecli",
+    help="Segment everything in photos with SAM 2.1: presets instead of parameter folklore, masks as files.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+app.command("segment")(segment.segment)
+app.command("download-checkpoints")(download_checkpoints.download_checkpoints)
+app.add_typer(presets.app, name="presets")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"densecli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", "-V", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Segment everything in photos with SAM 2.1: presets instead of parameter folklore, masks as files."""
+
+
+def _run() -> int:
+    try:
+        code = app(prog_name="densecli", standalone_mode=False)
+        return code if isinstance(code, int) else errors.EXIT_OK
+    except errors.DensecliError as error:
+        return _fail(str(error), error.exit_code, with_traceback=_verbose())
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", errors.EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our stdout (head, less) went away: not an error worth words, but not a success either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return errors.EXIT_NOTHING_SUCCEEDED
+    except Exception as error:
+        # Typer's own usage errors know their text and exit code; their class moved between typer versions.
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context is not None else "densecli"
+            message = " ".join(error.format_message().split())
+            return _fail(f"{message} See '{command} --help'.", error.exit_code)
+        what = " ".join(str(error).split()) or "no message"
+        return _fail(
+            f"unexpected {type(error).__name__}: {what} (-v shows where; please report it)",
+            errors.EXIT_NOTHING_SUCCEEDED,
+            with_traceback=_verbose(),
+        )
+
+
+def _verbose() -> bool:
+    return any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
+
+
+def _fail(message: str, code: int, *, with_traceback: bool = False) -> int:
+    print(f"densecli: error: {message}", file=sys.stderr)
+    if with_traceback:
+        traceback.print_exc()
+    return code
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(_run())

@@ -1,0 +1,50 @@
+"""Options that several commands share: declared once, so that they are spelt and explained alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+# Optional[...] rather than `| None`: typer evaluates these, and Python 3.10 is supported.
+PresetOption = Annotated[
+    str,
+    typer.Option("-p", "--preset", metavar="NAME|FILE", help="A shipped preset (see `presets list`) or a YAML file."),
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override one value of the preset; repeatable."),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="NAME|PATH",
+        help="auto, starter, tiny, small, base-plus, large, or a .pt/.safetensors file.",
+    ),
+]
+ConfigOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--config", metavar="YAML", help="The network's YAML, for --model FILE."),
+]
+CheckpointDirOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--checkpoint-dir", metavar="DIR", help="Where checkpoints are looked for first."),
+]
+DeviceOption = Annotated[str, typer.Option("-d", "--device", metavar="NAME", help="auto, cuda, cuda:N, mps or cpu.")]
+PrecisionOption = Annotated[
+    str,
+    typer.Option("--precision", metavar="NAME", help="auto (half on CUDA, else fp32), fp32, bf16 or fp16."),
+]
+OutputDirOption = Annotated[
+    Path, typer.Option("-o", "--output-dir", metavar="DIR", help="Where results go; created if missing.")
+]
+SaveOption = Annotated[
+    str,
+    typer.Option("--save", metavar="KINDS", help="Comma list of overlay,json,labels,masks,cutouts."),
+]
+AlphaOption = Annotated[float, typer.Option("--alpha", min=0.0, max=1.0, help="Opacity of the overlay.")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only results and errors.")]
+VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="More detail, and tracebacks.")]

@@ -1,0 +1,58 @@
+"""`densecli segment`: images in, masks out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from densecli.cli import options
+
+
+def segment(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images: files, URLs, or - for stdin.")],
+    preset: options.PresetOption = "dense",
+    set_: options.SetOption = [],  # noqa: B006  (typer makes a new list for each call)
+    model: options.ModelOption = "auto",
+    config: options.ConfigOption = None,
+    checkpoint_dir: options.CheckpointDirOption = None,
+    device: options.DeviceOption = "auto",
+    precision: options.PrecisionOption = "auto",
+    output_dir: options.OutputDirOption = Path("densecli-out"),
+    save: options.SaveOption = "overlay,json",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite/--skip-existing", help="Redo inputs whose outputs are all there, or skip them.")
+    ] = True,
+    alpha: options.AlphaOption = 0.7,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
+    json_: Annotated[bool, typer.Option("--json", help="stdout carries one JSON array of summaries.")] = False,
+) -> int:
+    """Segment everything in images.
+
+    Writes NAME_overlay.png and NAME_masks.json for each INPUT, and prints what it found.
+    """
+    from densecli.console import Console
+    from densecli.one_by_one import Job, segment_all
+    from densecli.sinks import WriteOptions, parse_kinds
+
+    with Console(quiet=quiet, verbose=verbose, json=json_) as console:
+        job = Job(
+            inputs=inputs,
+            output_dir=output_dir,
+            kinds=parse_kinds(save),
+            write_options=WriteOptions(alpha=alpha),
+            skip_existing=not overwrite,
+        )
+        return segment_all(
+            job,
+            console,
+            preset=preset,
+            overrides=set_,
+            model=model,
+            device=device,
+            precision=precision,
+            checkpoint_dir=checkpoint_dir,
+            config=config,
+        )

@@ -1,0 +1,126 @@
+"""What the commands say: results to stdout, everything else to stderr, bars and colour only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import traceback
+import warnings
+from types import TracebackType
+from typing import TextIO
+
+from tqdm import tqdm
+
+from densecli.errors import OutputError
+from densecli.wording import reason_of
+
+
+class Console:
+    """One command's output. `json`: stdout carries one JSON array; results are its elements.
+
+    Use as a context manager: the array is closed whatever happens.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, json: bool = False) -> None:
+        self.quiet, self.verbose, self.json = quiet, verbose, json
+        self._said: set[str] = set()
+        self._elements = 0
+        self._bar: tqdm | None = None
+        self._bar_shows: tuple[str, int] | None = None
+
+    def __enter__(self) -> Console:
+        if not self.verbose:
+            # Libraries' warnings are not for users; what matters to them is said in densecli's own words.
+            warnings.simplefilter("ignore")
+        if self.json:
+            _write_result("[")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.progress_done()
+        if self.json:
+            _write_result("\n]\n" if self._elements else "]\n")
+
+    def result(self, line: str, document: str) -> None:
+        """A result: its line, or with --json its document (JSON text).
+
+        Raises OutputError when stdout cannot be written, BrokenPipeError when its reader has gone.
+        """
+        self.progress_done()
+        if self.json:
+            # One write an element, so that an interruption falls between elements rather than into one.
+            _write_result((",\n" if self._elements else "\n") + _json_for(sys.stdout, document.rstrip("\n")))
+            self._elements += 1
+        else:
+            _write_result(line + "\n")
+
+    def notice(self, text: str, *, once: bool = False) -> None:
+        """Something worth knowing."""
+        if self.quiet or (once and text in self._said):
+            return
+        self._said.add(text)
+        self._err(text)
+
+    def warning(self, text: str) -> None:
+        """Something that went differently from what was asked."""
+        if self.quiet:
+            return
+        self._err(f"warning: {text}")
+
+    def failure(self, text: str, error: BaseException) -> None:
+        """An input that failed."""
+        self._err(f"densecli: error: {text}")
+        if self.verbose:
+            self._err("".join(traceback.format_exception(error)).rstrip())
+
+    def progress(self, what: str, done: int, total: int, unit: str) -> None:
+        """Show how far `what` is; nothing where stderr is no terminal."""
+        if self.quiet or not _is_terminal(sys.stderr):
+            return
+        if self._bar is None or self._bar_shows != (what, total):
+            self.progress_done()
+            self._bar_shows = (what, total)
+            self._bar = tqdm(total=total, desc=what, unit=unit, file=sys.stderr, leave=False, dynamic_ncols=True)
+        self._bar.update(done - self._bar.n)
+
+    def progress_done(self) -> None:
+        """Take the progress bar off the screen."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _err(self, text: str) -> None:
+        self.progress_done()
+        _write(sys.stderr, text + "\n")
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _json_for(stream: TextIO, text: str) -> str:
+    """JSON text that `stream` can encode: on a terminal or pipe that is not UTF-8, with \\uXXXX."""
+    try:
+        text.encode(stream.encoding or "utf-8")
+        return text
+    except UnicodeEncodeError:
+        return re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)
+
+
+def _write_result(text: str) -> None:
+    try:
+        _write(sys.stdout, text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is still in the buffer would fail again, without words, when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(f"stdout: cannot be written ({reason_of(error)}); free some space, or redirect it") from error
+
+
+def _write(stream: TextIO, text: str) -> None:
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()

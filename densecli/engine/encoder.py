@@ -1,0 +1,65 @@
+"""Image to features: resize, normalise, run the image encoder, once per crop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base
+
+# ImageNet statistics, as in sam2.utils.transforms.SAM2Transforms.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+_STRIP_PIXELS = 4_000_000  # pixels that are float32 at one time while resizing: 48 MB
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the decoder needs of one crop.
+
+    embedding: 1 × C × h × w, the image embedding (no_mem_embed added, as in SAM2ImagePredictor.set_image).
+    high_res: feature maps of stride 4 and 8 after conv_s0 and conv_s1, or empty where the model uses none.
+    """
+
+    embedding: torch.Tensor
+    high_res: tuple[torch.Tensor, ...]
+
+
+def model_input(pixels: np.ndarray, size: int, device: torch.device) -> torch.Tensor:
+    """Resize H×W×3 uint8 RGB to the model's 1×3×size×size float32, normalised.
+
+    The same anti-aliased bilinear filter as the reference (torchvision Resize on a float tensor), first along
+    rows, then along columns; the first pass goes in strips so that no float copy of the whole image is made.
+    """
+    height, width = pixels.shape[:2]
+    rows_per_strip = max(1, _STRIP_PIXELS // width)
+    strips = []
+    for top in range(0, height, rows_per_strip):
+        strip = torch.tensor(pixels[top : top + rows_per_strip]).to(device)  # copies: the source may be read-only
+        strip = strip.permute(2, 0, 1)[None].to(torch.float32).div_(255)
+        strips.append(
+            F.interpolate(strip, (strip.shape[2], size), mode="bilinear", align_corners=False, antialias=True)
+        )
+    narrow = torch.cat(strips, dim=2)
+    del strips
+    resized = F.interpolate(narrow, (size, size), mode="bilinear", align_corners=False, antialias=True)
+    mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=device).view(1, 3, 1, 1)
+    return (resized - mean) / std
+
+
+def encode(model: SAM2Base, pixels: np.ndarray, device: torch.device, dtype: torch.dtype) -> Features:
+    """Features of one crop, H×W×3 uint8 RGB. Feature sizes come from the model, whatever its input size is."""
+    image = model_input(pixels, model.image_size, device)
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        backbone = model.forward_image(image)
+    maps = backbone["backbone_fpn"][-model.num_feature_levels :]
+    embedding = maps[-1]
+    if model.directly_add_no_mem_embed:
+        embedding = embedding + model.no_mem_embed.transpose(1, 2)[..., None]
+    return Features(embedding=embedding, high_res=tuple(maps[:-1]))

@@ -1,0 +1,163 @@
+"""How much memory there is, how much a batch of prompts needs, and what an out-of-memory error looks like."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+
+import torch
+
+GB = 1e9
+# Of what is free, leave some to the allocator's fragmentation and to everybody else.
+_USABLE = 0.8
+_MOST_POINTS_PER_BATCH = {"cuda": 256, "mps": 64, "cpu": 64}
+# A tile of image tokens should fit the processor's cache (measured: 4 prompts of an official shape, ENGINE.md).
+_CPU_TILE_BYTES = 16 << 20
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory in bytes that this process could still take on `device`."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return _free_host_bytes()
+
+
+def used_bytes(device: torch.device) -> int:
+    """Memory in bytes that this process holds on `device` now."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else _resident_bytes()
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start measuring the peak anew, where the device can do that."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_megabytes(device: torch.device) -> int:
+    """Highest memory use so far, in MB of 10^6 bytes: of the device on CUDA, of the whole process elsewhere."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e6)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return round(_resident_bytes() / 1e6)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6)
+
+
+def _free_host_bytes() -> int:
+    free = 8 << 30  # where the system does not say
+    if os.path.exists("/proc/meminfo"):
+        with open("/proc/meminfo") as info:
+            lines = dict(line.split(":", 1) for line in info)
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    elif hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            free = min(free, max(0, limit - _virtual_bytes()))
+    except ImportError:
+        pass
+    return free
+
+
+def _statm(field: int) -> int:
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[field]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _virtual_bytes() -> int:
+    return _statm(0)
+
+
+def _resident_bytes() -> int:
+    return _statm(1)
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """Sizes that decide what a prompt costs: image tokens, channels, outputs a prompt, bytes an element."""
+
+    tokens: int
+    channels: int
+    outputs: int
+    element_size: int
+
+    @property
+    def tokens_bytes(self) -> int:
+        """One prompt's copy of the image tokens."""
+        return self.tokens * self.channels * self.element_size
+
+    @property
+    def tile_bytes(self) -> int:
+        """What one prompt takes while it is in the decoder.
+
+        The image tokens and their attention to 64 (head, token) pairs a few times over, and the upscaled features
+        (C / 8 channels at 16 places per token, three times).
+        """
+        return self.tokens * (4 * self.channels + 3 * 64 + 16 * 3 * self.channels // 8) * self.element_size
+
+    @property
+    def batch_bytes(self) -> int:
+        """What one prompt takes while its candidates are scored: 16 float32 logits per token and output, 3 times."""
+        return self.tokens * 16 * self.outputs * 4 * 3
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """Points that are scored together, and prompts that are in the decoder at one time."""
+
+    points: int
+    tile: int
+
+    def halved(self) -> BatchSize:
+        points = max(1, self.points // 2)
+        return BatchSize(points, min(points, max(1, self.tile // 2)))
+
+
+def choose_batch_size(requested: int | str, device: torch.device, budget: int, shape: DecoderShape) -> BatchSize:
+    """Batch size for `budget` bytes beyond what is in use now; a number in `requested` is taken as it is."""
+    most_in_tile = _CPU_TILE_BYTES // shape.tokens_bytes if device.type == "cpu" else _MOST_POINTS_PER_BATCH["cuda"]
+    most_in_tile = max(1, most_in_tile)
+    if isinstance(requested, int):
+        return BatchSize(requested, min(requested, most_in_tile))
+    points = _MOST_POINTS_PER_BATCH.get(device.type, 64)
+    tile = min(points, most_in_tile)
+    while points > 1 and points * shape.batch_bytes + tile * shape.tile_bytes > budget:
+        points //= 2
+        tile = min(points, max(1, tile // 2)) if tile * shape.tile_bytes > budget // 2 else min(points, tile)
+    return BatchSize(points, tile)
+
+
+def budget_bytes(device: torch.device, max_memory_gb: float | None) -> int:
+    """Bytes that may be taken on top of what is in use now."""
+    budget = int(_USABLE * free_bytes(device))
+    if max_memory_gb is not None:
+        budget = min(budget, int(max_memory_gb * GB) - used_bytes(device))
+    return max(0, budget)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on any device."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    )
+
+
+def release_cached(device: torch.device) -> None:
+    """Give cached blocks back, so that a smaller batch finds room."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -1,0 +1,105 @@
+"""Writing files so that each appears under its final name only when complete."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from densecli.errors import OutputError
+from densecli.wording import reason_of, shown_name
+
+# Leftovers of a run that was killed can be told from everything else by this.
+TEMPORARY_PREFIX = ".densecli-tmp-"
+# The umask can only be read by setting it, which must not happen while other threads write files.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+
+
+@contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its place when the block ends well and vanishes when it does not.
+
+    Raises OutputError when the folder or the file cannot be written.
+    """
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix stays: image writers choose the format by it.
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            # mkstemp makes private files; the result should have the permissions of any other new file.
+            os.chmod(temporary, 0o666 & ~_UMASK)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def complete_folder(path: Path) -> Iterator[Path]:
+    """Like `complete_file` for a folder; what lay at `path` before goes only when the new one is complete."""
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"{shown_name(str(path))}: is a file where a folder must go; move it away")
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent))
+        try:
+            yield temporary
+            os.chmod(temporary, 0o777 & ~_UMASK)
+            _replace_folder(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Put `new` at `path`; the folder there goes only after that, and comes back where it fails."""
+    if not path.exists():
+        os.replace(new, path)
+        return
+    keep = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent))
+    try:
+        os.replace(path, keep / "old")
+        try:
+            os.replace(new, path)
+        except BaseException:
+            os.replace(keep / "old", path)
+            raise
+    finally:
+        shutil.rmtree(keep, ignore_errors=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OutputError if `folder` cannot be written, or made, as far as can be told before seconds of work."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    with _explained(folder):
+        if not existing.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    shown = shown_name(str(path))
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(f"{shown}: the disk is full; free some space, or choose another --output-dir") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise OutputError(f"{shown}: no permission to write there; choose another --output-dir") from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            raise OutputError(
+                f"{shown}: a part of this path is a file, not a folder; choose another --output-dir"
+            ) from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise OutputError(f"{shown}: the name is too long for this file system; rename the input") from error
+        if error.errno == errno.EISDIR:
+            raise OutputError(f"{shown}: is a folder where a file must go; move it away") from error
+        raise OutputError(f"{shown}: cannot be written ({reason_of(error)}); choose another --output-dir") from error

@@ -1,0 +1,209 @@
+"""Masks of one image: run-length encoded, with their scores; labels, overlay and the summary made from them."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco
+
+from densecli import __version__
+
+SUMMARY_SCHEMA = "densecli/summary/1"
+_STRIP_PIXELS = 1 << 20
+
+
+def summary_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of the summary, as it ships with the package."""
+    text = Path(__file__).with_name("schemas").joinpath("summary-1.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def encode_rle(mask: np.ndarray, x: int = 0, y: int = 0, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """COCO compressed RLE of an image of `size` (height, width) that holds `mask` (h×w bool) at x, y.
+
+    Cost is that of the window, not of the image. `counts` is a str, as JSON needs it.
+    """
+    height, width = size or mask.shape
+    h, w = mask.shape
+    if not mask.any():
+        return _compress([height * width], height, width)
+    # Column by column; a false pixel under each column keeps runs from joining columns that are apart in the image.
+    apart = h < height
+    columns = np.zeros((w, h + apart), dtype=np.int8)
+    columns[:, :h] = mask.T
+    edges = np.diff(columns.ravel(), prepend=0, append=0)
+    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    stride = h + apart
+    starts = (x + starts // stride) * height + y + starts % stride
+    # An end is the place after a run's last pixel: take the place of that pixel, plus one.
+    last = ends - 1
+    ends = (x + last // stride) * height + y + last % stride + 1
+    places = np.empty(2 * len(starts) + 2, dtype=np.int64)
+    places[0], places[-1] = 0, height * width
+    places[1:-1:2], places[2:-1:2] = starts, ends
+    counts = np.diff(places)
+    return _compress((counts[:-1] if counts[-1] == 0 else counts).tolist(), height, width)
+
+
+def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
+    """h×w bool of a COCO compressed RLE (counts str or bytes); also of one without any pixel."""
+    h, w = rle["size"]
+    return coco.decode({"size": [h, w], "counts": rle["counts"]}).view(bool) if h and w else np.zeros((h, w), bool)
+
+
+def _compress(counts: list[int], height: int, width: int) -> dict[str, Any]:
+    rle = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+
+
+def color_of(mask_id: int) -> str:
+    """`#rrggbb` of a mask: hues a golden angle apart, so that neighbours in the list differ, at three brightnesses."""
+    hue = (mask_id * 0.618033988749895) % 1.0
+    value = (0.95, 0.75, 0.85)[mask_id % 3]
+    r, g, b = colorsys.hsv_to_rgb(hue, (0.65, 0.85, 0.5)[mask_id // 3 % 3], value)
+    return f"#{round(r * 255):02x}{round(g * 255):02x}{round(b * 255):02x}"
+
+
+@dataclass(frozen=True)
+class Mask:
+    """One mask, in pixels of the original image."""
+
+    id: int
+    area: int
+    bbox: tuple[int, int, int, int]
+    """x, y, width, height; as pycocotools.mask.toBbox gives it."""
+    predicted_iou: float
+    stability_score: float
+    point_coords: tuple[tuple[float, float], ...]
+    crop_box: tuple[int, int, int, int]
+    """x, y, width, height of the crop in which the mask was found."""
+    segmentation: Mapping[str, Any]
+    """COCO compressed RLE: size [height, width], counts str."""
+    window_counts: bytes = field(repr=False)
+    """COCO compressed RLE counts of the box alone, so that a small mask of a big image decodes at once."""
+    parent: int | None = None
+
+    @property
+    def color(self) -> str:
+        return color_of(self.id)
+
+    def decode(self) -> np.ndarray:
+        """H×W bool, the mask at the size of the image."""
+        height, width = self.segmentation["size"]
+        x, y, window = self.decode_window()
+        full = np.zeros((height, width), dtype=bool)
+        full[y : y + window.shape[0], x : x + window.shape[1]] = window
+        return full
+
+    def decode_window(self) -> tuple[int, int, np.ndarray]:
+        """x, y and h×w bool: the mask inside its box. Cost is that of the box."""
+        x, y, w, h = self.bbox
+        return x, y, decode_rle({"size": [h, w], "counts": self.window_counts})
+
+    def summary(self) -> dict[str, Any]:
+        """This mask's entry in the summary."""
+        return {
+            "id": self.id,
+            "area": self.area,
+            "bbox": list(self.bbox),
+            "predicted_iou": self.predicted_iou,
+            "stability_score": self.stability_score,
+            "point_coords": [list(p) for p in self.point_coords],
+            "crop_box": list(self.crop_box),
+            "parent": self.parent,
+            "color": self.color,
+            "segmentation": dict(self.segmentation),
+        }
+
+
+@dataclass
+class Segmentation:
+    """Everything that one run over one image gave.
+
+    pixels: H×W×3 uint8 RGB, the image as it was segmented. masks: by falling area, ids from 1.
+    funnel, seconds, image, model, preset: as in the summary.
+    """
+
+    pixels: np.ndarray = field(repr=False)
+    masks: Sequence[Mask]
+    image: dict[str, Any]
+    model: dict[str, Any]
+    preset: dict[str, Any]
+    funnel: dict[str, int]
+    points: int
+    """Point prompts over all crops."""
+    seconds: dict[str, float]
+    peak_memory_mb: int
+    warnings: list[str] = field(default_factory=list)
+    """Things that went differently from what was asked; also in the summary."""
+    notices: list[str] = field(default_factory=list)
+    """Things worth knowing; not in the summary."""
+    advice: str | None = None
+    """What to change, where the masks look like a user's trouble."""
+
+    def labels(self) -> np.ndarray:
+        """H×W uint16: 0 = no mask, otherwise a mask's id; smaller masks on top. The array is shared: do not write."""
+        return self._labels
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        canvas = np.zeros(self.pixels.shape[:2], dtype=np.uint16)
+        for mask in sorted(self.masks, key=lambda m: (-m.area, m.id)):
+            x, y, window = mask.decode_window()
+            canvas[y : y + window.shape[0], x : x + window.shape[1]][window] = mask.id
+        canvas.flags.writeable = False
+        return canvas
+
+    @cached_property
+    def coverage(self) -> float:
+        """Fraction of the image's pixels that lie in a mask."""
+        return float(np.count_nonzero(self._labels) / self._labels.size)
+
+    def overlay(self, alpha: float = 0.7) -> np.ndarray:
+        """H×W×3 uint8 RGB: the image with each pixel's topmost mask over it at opacity `alpha` (0 to 1)."""
+        colors = np.zeros((1 + max((m.id for m in self.masks), default=0), 3), dtype=np.float32)
+        for mask in self.masks:
+            colors[mask.id] = [int(mask.color[i : i + 2], 16) for i in (1, 3, 5)]
+        out = np.array(self.pixels)  # a copy; masked pixels are blended strip by strip to keep temporaries small
+        rows = max(1, _STRIP_PIXELS // out.shape[1])
+        for top in range(0, out.shape[0], rows):
+            strip, labels = out[top : top + rows], self._labels[top : top + rows]
+            covered = labels > 0
+            blended = strip[covered] * np.float32(1 - alpha) + colors[labels[covered]] * np.float32(alpha)
+            strip[covered] = np.rint(blended).astype(np.uint8)
+        return out
+
+    def funnel_line(self) -> str:
+        """The funnel in one line, e.g. `4,096 points → 12,288 candidates → 5,210 → … → 42 masks, 93 % of the …`."""
+        stages = ["after_pred_iou", "after_stability", "after_nms", "masks"]
+        numbers = [self.funnel[stage] for stage in stages]
+        middle = " → ".join(f"{n:,}" for n in numbers[:-1])
+        masks = f"{numbers[-1]:,} mask{'' if numbers[-1] == 1 else 's'}"
+        return (
+            f"{self.points:,} points → {self.funnel['candidates']:,} candidates → {middle} → {masks}, "
+            f"{100 * self.coverage:.0f} % of the image covered"
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The summary (CONTRACT: densecli/summary/1) as plain Python values, ready for JSON."""
+        return {
+            "schema": SUMMARY_SCHEMA,
+            "densecli": __version__,
+            "image": dict(self.image),
+            "model": dict(self.model),
+            "preset": dict(self.preset),
+            "funnel": dict(self.funnel),
+            "coverage": self.coverage,
+            "seconds": dict(self.seconds),
+            "peak_memory_mb": self.peak_memory_mb,
+            "masks": [m.summary() for m in self.masks],
+            "warnings": list(self.warnings),
+        }

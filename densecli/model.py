@@ -1,0 +1,369 @@
+"""The SAM 2 network: config YAML and weights to a loaded model on a device, kept for the life of the process."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import pickle
+import threading
+import time
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from densecli import checkpoints
+from densecli.engine.memory import free_bytes
+from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
+
+if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base
+
+STARTER = "starter"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Modules that a config may build; a config is data, it must not be able to call anything else.
+_ALLOWED_TARGETS = ("sam2.modeling.", "densecli.", "torch.nn.")
+# What a run needs beside the weights themselves: features, one tile, buffers of the libraries.
+_WORKING_BYTES = 1_000_000_000
+_ADVICE = "`{}` gets SAM 2.1".format(checkpoints.fetch_command("large"))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A checkpoint that was chosen: its name, files, and why, in words for the user."""
+
+    name: str
+    weights: Path
+    config: Path
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network in memory. `precision` is fp32, bf16 or fp16; weights are float32, arithmetic is in `dtype`."""
+
+    name: str
+    network: SAM2Base
+    sha256: str
+    device: torch.device
+    precision: str
+    load_seconds: float
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES[self.precision]
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device of `auto`, `cuda`, `cuda:N`, `mps` or `cpu`.
+
+    Raises UsageError for another word, EnvironmentProblem for a device that is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cuda", "mps", "cpu") or (index and not (kind == "cuda" and index.isdecimal())):
+        raise UsageError(f"--device {name}: unknown device; use auto, cuda, cuda:N, mps or cpu")
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            build = (
+                "this PyTorch is a CPU-only build" if torch.version.cuda is None else "no usable NVIDIA GPU or driver"
+            )
+            raise EnvironmentProblem(f"--device {name}: CUDA is not available ({build}); use --device cpu")
+        number = int(index) if index else torch.cuda.current_device()
+        if number >= torch.cuda.device_count():
+            raise EnvironmentProblem(
+                f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, from cuda:0"
+            )
+        return torch.device("cuda", number)
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise EnvironmentProblem("--device mps: Apple's MPS is not available here; use --device cpu")
+    return torch.device(kind)
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """fp32, bf16 or fp16 for `auto` or one of them: half precision on CUDA (bf16 where it has it), else fp32."""
+    if name not in (*DTYPES, "auto"):
+        raise UsageError(f"--precision {name}: unknown precision; use auto, fp32, bf16 or fp16")
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "fp32"
+
+
+def choose(
+    model: str, preferred: str | None, device: torch.device, checkpoint_dir: Path | None, config: Path | None
+) -> Choice:
+    """The checkpoint for `--model`: `auto`, a name, or a path.
+
+    Raises CheckpointError where a named one is missing, UsageError for an unknown name.
+    """
+    if model.endswith((".pt", ".pth", ".safetensors")) or "/" in model or "\\" in model:
+        return _own_weights(Path(model), config)
+    if config is not None:
+        raise UsageError(f"--config goes with --model FILE (a .pt or .safetensors path), not with --model {model}")
+    if model == "auto":
+        return _choose_auto(preferred, device, checkpoint_dir)
+    if model == STARTER:
+        return Choice(STARTER, *checkpoints.starter_files())
+    entry = checkpoints.load_registry().entry(model)
+    location = checkpoints.locate(entry.name, checkpoint_dir)
+    if location.path is None:
+        problem = f" ({location.problem})" if location.problem else ""
+        raise CheckpointError(
+            f"checkpoint {entry.name} is not on disk{problem}; fetch it with: {checkpoints.fetch_command(entry.name)}"
+        )
+    checkpoints.verify(entry, location.path)
+    return Choice(entry.name, location.path, config_path(entry))
+
+
+def _choose_auto(preferred: str | None, device: torch.device, checkpoint_dir: Path | None) -> Choice:
+    registry = checkpoints.load_registry()
+    if preferred == STARTER:
+        return Choice(STARTER, *checkpoints.starter_files(), reason="model: starter, as the preset asks")
+    if preferred is not None:
+        path = checkpoints.find_checkpoint(preferred, checkpoint_dir)
+        if path is not None:
+            entry = registry.entry(preferred)
+            checkpoints.verify(entry, path)
+            return Choice(
+                entry.name, path, config_path(entry), f"model: {entry.name}, the preset's choice, from {path}"
+            )
+    room = free_bytes(device)
+    by_size = sorted(registry.entries.values(), key=lambda e: -e.size)
+    on_disk = [(e, p) for e in by_size if (p := checkpoints.find_checkpoint(e.name, checkpoint_dir)) is not None]
+    better = f"; {checkpoints.fetch_command(preferred or 'large')} gets {preferred or 'large'}"
+    for entry, path in on_disk:
+        if entry.size + _WORKING_BYTES <= room:
+            checkpoints.verify(entry, path)
+            return Choice(
+                entry.name,
+                path,
+                config_path(entry),
+                f"model: {entry.name}, the largest on disk that fits {device}{better}",
+            )
+    why = f"no checkpoint on disk fits {device}'s free memory" if on_disk else "no SAM 2.1 checkpoint on disk"
+    return Choice(
+        STARTER, *checkpoints.starter_files(), reason=f"model: starter, a small stand-in, as there is {why}{better}"
+    )
+
+
+def config_path(entry: checkpoints.CheckpointEntry) -> Path:
+    """The YAML of a registry entry: an absolute path, a file beside its registry, or one of the sam2 package."""
+    beside = entry.registry.parent / entry.config
+    if beside.is_file():
+        return beside
+    return _sam2_folder() / entry.config
+
+
+def _sam2_folder() -> Path:
+    spec = importlib.util.find_spec("sam2")
+    if spec is None or not spec.submodule_search_locations:
+        raise EnvironmentProblem(
+            "the package sam2 is not installed; install it after torch: "
+            "SAM2_BUILD_CUDA=0 pip install --no-build-isolation sam2"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _own_weights(weights: Path, config: Path | None) -> Choice:
+    if not weights.is_file():
+        raise CheckpointError(f"{weights}: no such weights file; give an existing .pt or .safetensors, or a model name")
+    if config is not None:
+        if not config.is_file():
+            raise UsageError(f"--config {config}: no such file; give the YAML of {weights.name}'s network")
+        return Choice(weights.stem, weights, config)
+    beside = weights.with_suffix(".yaml")
+    if beside.is_file():
+        return Choice(weights.stem, weights, beside)
+    return Choice(weights.stem, weights, _guess_config(weights))
+
+
+def _guess_config(weights: Path) -> Path:
+    """The official config whose trunk has the width and depth of these weights."""
+    state = read_weights(weights)
+    prefix = "image_encoder.trunk.blocks."
+    depth = len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
+    patch = state.get("image_encoder.trunk.patch_embed.proj.weight")
+    width = 0 if patch is None else patch.shape[0]
+    names = {(96, 12): "tiny", (96, 16): "small", (112, 24): "base-plus", (144, 48): "large"}
+    name = names.get((width, depth))
+    if name is None:
+        raise CheckpointError(
+            f"{weights}: not the shape of any SAM 2.1 network (trunk width {width}, {depth} blocks); "
+            "name its YAML with --config"
+        )
+    return config_path(checkpoints.load_registry().entry(name))
+
+
+def build_network(config: Path) -> SAM2Base:
+    """An untrained network in eval mode from a YAML in the form of sam2's own; no Hydra search path is involved.
+
+    Raises CheckpointError for a file that is no such config.
+    """
+    try:
+        from hydra.utils import instantiate
+        from omegaconf import OmegaConf
+    except ImportError as error:
+        raise EnvironmentProblem(f"cannot import {error.name}, which comes with sam2: {error}") from error
+    if not config.is_file():
+        raise CheckpointError(f"{config}: no such config file")
+    try:
+        tree = OmegaConf.load(config)
+        section = tree.model
+        for target in _targets(OmegaConf.to_container(section, resolve=True)):
+            if not target.startswith(_ALLOWED_TARGETS):
+                raise CheckpointError(
+                    f"{config}: may not build {target}; only {', '.join(_ALLOWED_TARGETS)}… are allowed"
+                )
+        network = instantiate(section, _recursive_=True)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{config}: not a config of a SAM 2 network ({_one_line(error)})") from error
+    if not isinstance(network, torch.nn.Module) or not hasattr(network, "sam_mask_decoder"):
+        raise CheckpointError(f"{config}: does not describe a SAM 2 network (model._target_ should be a SAM2Base)")
+    return network.eval()
+
+
+def _targets(node: Any) -> Iterable[str]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for child in node.values():
+            yield from _targets(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _targets(child)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by key of a `.safetensors` or `.pt` file; never runs code that a pickle may carry.
+
+    Raises CheckpointError, in one line, for a file that is something else, damaged or unsafe.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    if not head:
+        raise CheckpointError(f"{path}: the file is empty; fetch it again")
+    if head.lstrip()[:1] == b"<":
+        raise CheckpointError(
+            f"{path}: a web page, not weights (an error page of the download?); delete it, fetch it again"
+        )
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path}: a Git LFS pointer, not weights; run `git lfs pull`, or fetch it again")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{path}: damaged or no safetensors file ({_one_line(error)}); fetch it again"
+            ) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of becomes an error below, in our words
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(b"PK"))
+    except pickle.UnpicklingError as error:
+        if "global" in str(error).lower() or "call reduce" in str(error):
+            raise CheckpointError(
+                f"{path}: refused, because it carries more than weights and could run code; use a file of plain tensors"
+            ) from error
+        raise CheckpointError(f"{path}: damaged or no PyTorch weights; fetch it again") from error
+    except Exception as error:
+        raise CheckpointError(f"{path}: damaged, truncated or no PyTorch weights; fetch it again") from error
+    state = loaded.get("model", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise CheckpointError(f"{path}: holds no network weights (expected tensors by key, or those under 'model')")
+    return state
+
+
+def _fill(network: SAM2Base, state: dict[str, torch.Tensor], weights: Path, config: Path) -> None:
+    """Strict load, with what differs in words."""
+    expected = network.state_dict()
+    missing = [k for k in expected if k not in state]
+    unexpected = [k for k in state if k not in expected]
+    shapes = [k for k in expected if k in state and state[k].shape != expected[k].shape]
+    if not (missing or unexpected or shapes):
+        network.load_state_dict(state, strict=True)
+        return
+    if (
+        not unexpected
+        and missing
+        and set(missing)
+        <= {
+            "no_obj_embed_spatial",
+            "obj_ptr_tpos_proj.weight",
+            "obj_ptr_tpos_proj.bias",
+        }
+    ):
+        raise CheckpointError(
+            f"{weights}: a SAM 2.0 checkpoint under a SAM 2.1 config ({config.name}): it lacks {', '.join(missing)}; "
+            f"{_ADVICE}, or name a SAM 2.0 YAML with --config"
+        )
+    differences = [
+        f"{len(keys)} {what} (e.g. {keys[0]})"
+        for what, keys in (("keys missing", missing), ("keys too many", unexpected), ("of another shape", shapes))
+        if keys
+    ]
+    raise CheckpointError(
+        f"{weights}: does not fit the config {config.name}: {', '.join(differences)}; --config names another"
+    )
+
+
+_cache: dict[tuple, LoadedModel] = {}
+_lock = threading.Lock()
+
+
+def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
+    """The chosen network on `device`, from the cache where this process has loaded it before.
+
+    The cached network is shared and must not be changed. Raises CheckpointError or EnvironmentProblem.
+    """
+    stat = choice.weights.stat()
+    key = (str(choice.weights), stat.st_mtime_ns, stat.st_size, str(choice.config), str(device), precision)
+    with _lock:
+        if key not in _cache:
+            begin = time.perf_counter()
+            network = build_network(choice.config)
+            _fill(network, read_weights(choice.weights), choice.weights, choice.config)
+            network = _moved(network.float().requires_grad_(False), device)
+            seconds = time.perf_counter() - begin
+            _cache[key] = LoadedModel(choice.name, network, _sha256(choice), device, precision, seconds)
+        return _cache[key]
+
+
+def _moved(network: SAM2Base, device: torch.device) -> SAM2Base:
+    try:
+        return network.to(device)
+    except RuntimeError as error:
+        raise EnvironmentProblem(
+            f"cannot put the model on {device} ({_one_line(error)}); use a smaller --model, or --device cpu"
+        ) from error
+
+
+def _sha256(choice: Choice) -> str:
+    entry = checkpoints.load_registry().entries.get(choice.name)
+    if entry is not None and entry.file == choice.weights.name:
+        return entry.sha256  # it was verified when it was chosen
+    digest = hashlib.sha256()
+    with choice.weights.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "…"

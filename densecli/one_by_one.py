@@ -1,0 +1,153 @@
+"""The work of `densecli segment`: one image after the other, each failure on its own, nothing good lost."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from densecli import errors
+from densecli.console import Console
+from densecli.files import check_writable
+from densecli.masks import Segmentation
+from densecli.sinks import WriteOptions, sink
+from densecli.sinks.summary import to_json
+from densecli.sources import local_path, output_names, read_image
+from densecli.wording import shown_input, shown_name
+
+if TYPE_CHECKING:
+    from densecli.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to read and what to write. inputs: as the user gave them. kinds: of densecli.sinks.KINDS."""
+
+    inputs: Sequence[str]
+    output_dir: Path
+    kinds: Sequence[str]
+    write_options: WriteOptions
+    skip_existing: bool = False
+
+    def planned(self) -> list[tuple[str, dict[str, Path]]]:
+        """Each distinct input with the paths of its outputs by kind.
+
+        Raises UsageError where an output would take the place of an input, or of a folder that holds one.
+        """
+        inputs = list(dict.fromkeys(self.inputs))
+        plan = [
+            (given, {kind: sink(kind).path(self.output_dir / name) for kind in self.kinds})
+            for given, name in zip(inputs, output_names(inputs), strict=True)
+        ]
+        protected: dict[str, str] = {}
+        for given in inputs:
+            if (local := local_path(given)) is not None:
+                place = PurePath(os.path.realpath(local))
+                # Outputs of the kinds masks and cutouts are folders, which are replaced as a whole.
+                protected |= {str(part): given for part in (place, *place.parents)}
+        for given, outputs in plan:
+            for path in outputs.values():
+                victim = protected.get(os.path.realpath(path))
+                if victim is not None:
+                    raise errors.UsageError(
+                        f"{shown_name(str(path))}: an output of {shown_input(given)} would overwrite the input "
+                        f"{shown_input(victim)}; choose another --output-dir"
+                    )
+        return plan
+
+
+def segment_all(job: Job, console: Console, **segmenter_options: Any) -> int:
+    """Segment every input and say what came of it. Returns the exit code.
+
+    segmenter_options: arguments of Segmenter. Raises UsageError, OutputError, CheckpointError or EnvironmentProblem
+    when nothing can be done at all.
+    """
+    from densecli.presets import load_preset
+
+    # A bad preset must be said before seconds go into importing torch, and also where there is nothing to do.
+    preset, overrides = segmenter_options.pop("preset"), segmenter_options.pop("overrides", ())
+    segmenter_options["preset"] = load_preset(preset, overrides)
+    plan = job.planned()
+    inputs = len(plan)
+    if job.skip_existing:
+        plan = [(given, outputs) for given, outputs in plan if not _skipped(given, outputs, console)]
+        if not plan:
+            return errors.EXIT_OK
+    check_writable(job.output_dir)
+    from densecli.segmenter import Segmenter
+
+    segmenter = Segmenter(**segmenter_options)
+    for notice in segmenter.notices:
+        console.notice(notice)
+    failures: list[errors.DensecliError] = []
+    for given, outputs in plan:
+        shown = shown_input(given)
+        try:
+            segmentation = _segment_one(segmenter, given, outputs, job.write_options, console)
+        except errors.DensecliError as error:
+            failures.append(error)
+            text = str(error)
+            console.failure(text if text.startswith(f"{shown}: ") else f"{shown}: {text}", error)
+        except Exception as error:
+            failures.append(errors.DensecliError(str(error)))
+            what = " ".join(str(error).split()) or "no message"
+            console.failure(
+                f"{shown}: unexpected {type(error).__name__}: {what} (-v shows where; please report it)", error
+            )
+        else:
+            # Outside of `try`: a stdout that cannot be written is no fault of this input, and ends the run.
+            n = len(segmentation.masks)
+            written = ", ".join(shown_name(str(path)) for path in outputs.values())
+            found = f"{shown}: Found {n} mask{'' if n == 1 else 's'}. {written}"
+            console.result(found, to_json(segmentation.summary()) if console.json else "")
+    return _exit_code(failures, inputs)
+
+
+def _skipped(given: str, outputs: dict[str, Path], console: Console) -> bool:
+    if all(path.exists() for path in outputs.values()):
+        console.notice(f"{shown_input(given)}: skipped, its outputs are there")
+        return True
+    return False
+
+
+def _segment_one(
+    segmenter: Segmenter, given: str, outputs: dict[str, Path], write_options: WriteOptions, console: Console
+) -> Segmentation:
+    """Read, segment, write; then say how it went, all but the result itself."""
+    shown = shown_input(given)
+    image = read_image(given)
+    for notice in image.notices:
+        console.notice(f"{shown}: {notice}")
+    segmentation = segmenter(image, progress=lambda done, total: console.progress(shown, done, total, "point"))
+    console.progress_done()
+    begin = time.perf_counter()
+    for kind, path in outputs.items():
+        if kind == "json":  # the last one: it holds the time that the others took
+            segmentation.seconds["write"] = round(time.perf_counter() - begin, 4)
+            segmentation.seconds["total"] = round(sum(segmentation.seconds.values()), 4)
+        sink(kind).write(segmentation, path, write_options)
+    if "json" not in outputs:
+        segmentation.seconds["write"] = round(time.perf_counter() - begin, 4)
+        segmentation.seconds["total"] = round(sum(segmentation.seconds.values()), 4)
+    console.notice(f"{shown}: {segmentation.funnel_line()}")
+    for warning in segmentation.warnings:
+        console.warning(f"{shown}: {warning}")
+    if segmentation.advice:
+        console.notice(f"{shown}: {segmentation.advice}")
+    if console.verbose:
+        times = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in segmentation.seconds.items())
+        console.notice(f"{shown}: {times}; peak memory {segmentation.peak_memory_mb:,} MB")
+    return segmentation
+
+
+def _exit_code(failures: list[errors.DensecliError], inputs: int) -> int:
+    if not failures:
+        return errors.EXIT_OK
+    if len(failures) < inputs:
+        return errors.EXIT_SOME_FAILED
+    if all(isinstance(f, errors.EnvironmentProblem) for f in failures):
+        return errors.EXIT_ENVIRONMENT
+    return errors.EXIT_NOTHING_SUCCEEDED

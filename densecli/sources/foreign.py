@@ -1,0 +1,78 @@
+"""What a file that is no image is, from its first bytes, and what to do about it."""
+
+from __future__ import annotations
+
+import io
+import re
+
+from PIL import features
+
+HEAD_BYTES = 4096
+"""How much of a file's beginning these functions want to see."""
+
+
+def foreign_kind(head: bytes) -> str | None:
+    """What a file with these first bytes surely is instead of an image, and what to do; None if it may be one."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the image itself; run: git lfs pull"
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<script")):
+        return "is an HTML page, not an image; fetch the image itself (the address of a page, or a login, gives this)"
+    if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
+        return "is an SVG drawing, not a raster image; export it as PNG"
+    if head.startswith(b"%PDF"):
+        return "is a PDF, not an image; export its pages as PNG"
+    if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
+        return "is a PostScript file, not an image; export it as PNG"
+    if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ")):
+        return "is an archive, not an image; unpack it first"
+    is_video = head.startswith((b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3"))
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        is_video = True
+    if head[4:8] == b"ftyp":  # ISO base media: video, HEIC and AVIF tell themselves apart by their brands
+        brands = head[8 : max(12, min(int.from_bytes(head[:4], "big"), 256))]
+        if b"avif" in brands or b"avis" in brands:
+            return None
+        if any(brand in brands for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")):
+            return "is a HEIC photo, which cannot be read; export it as JPEG or PNG"
+        is_video = True
+    return "is a video, not an image; use `densecli batch`" if is_video else None
+
+
+_IMAGE_SIGNATURES = {
+    rb"\xff\xd8\xff": "JPEG",
+    rb"\x89PNG": "PNG",
+    rb"GIF8": "GIF",
+    rb"BM": "BMP",
+    rb"RIFF....WEBP": "WebP",
+    rb"....ftyp": "AVIF",
+    rb"\x00\x00\x00\x0cjP": "JPEG 2000",
+}
+
+
+def unreadable_kind(head: bytes) -> str:
+    """What a file with these first bytes is, which Pillow cannot open, and what to do."""
+    foreign = foreign_kind(head)
+    if foreign:
+        return foreign
+    if head[4:8] == b"ftyp" and not features.check("avif"):
+        return "is an AVIF image that this installation of Pillow cannot read; update Pillow or export it as PNG"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "is a damaged TIFF, or one of an unusual pixel type or channel count; export it as 8-bit RGB"
+    for signature, format_name in _IMAGE_SIGNATURES.items():
+        if re.match(signature, head, re.DOTALL):
+            return f"is a damaged {format_name}; copy or download it again"
+    if not head.strip(b"\0"):
+        return "holds nothing but zero bytes (an unfinished download?); copy or download it again"
+    if _is_text(head):
+        return "is a text file, not an image; for a list of files run `densecli batch LIST.txt`"
+    return f"is not an image of a known format (it begins with the bytes {head[:8].hex(' ')}); give a JPEG, PNG or TIFF"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        # The head may end inside a character; an incremental decoder does not mind.
+        text = io.TextIOWrapper(io.BytesIO(head[: head.rfind(b"\n") + 1] or head[:-4] or head), "utf-8").read()
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\t\r\n\f" for character in text)

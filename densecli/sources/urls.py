@@ -1,0 +1,105 @@
+"""Opening URLs: file:// as a path, http(s) by the standard library, everything else by fsspec."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import BinaryIO
+
+from densecli.errors import EnvironmentProblem, InputError
+from densecli.sources.opening import open_path, slurp
+from densecli.wording import reason_of, shown_name
+
+_URL = re.compile(r"(?:[A-Za-z0-9+.\-]+::)*([A-Za-z][A-Za-z0-9+.\-]+)://")
+_WORKING_URLS = "file://, memory://, http://, https://, s3:// and the other schemes of fsspec"
+
+
+def url_scheme(name: str) -> str | None:
+    match = _URL.match(name)
+    return match.group(1).lower() if match else None
+
+
+def local_path(given: str) -> str | None:
+    """The path of an input that is a local file (also as file:// URL), else None."""
+    if given == "-":
+        return None
+    if url_scheme(given) is None:
+        return given
+    return _file_url_path(given) if given.lower().startswith("file://") else None
+
+
+def open_url(name: str, scheme: str, stack: contextlib.ExitStack) -> BinaryIO:
+    if name.lower().startswith(("http://", "https://")):
+        return _read_http(name)
+    if name.lower().startswith("file://"):
+        return open_path(name, _file_url_path(name), stack)
+    import fsspec
+
+    shown = shown_name(name)
+    try:
+        filesystem, path = fsspec.core.url_to_fs(name)
+    except ImportError as error:
+        pip = f"{sys.executable} -m pip install"
+        if scheme in ("s3", "s3a"):
+            raise EnvironmentProblem(f"{shown}: reading s3:// needs s3fs; run: {pip} 'densecli[s3]'") from error
+        raise EnvironmentProblem(
+            f"{shown}: a package to read {scheme}:// is missing: {reason_of(error)} (with: {pip} PACKAGE)"
+        ) from error
+    except ValueError as error:
+        if "rotocol" in str(error):
+            raise InputError(f"{shown}: {scheme}:// is not a known kind of URL; use {_WORKING_URLS}") from None
+        raise InputError(f"{shown}: is not a usable URL: {reason_of(error)}; check its spelling") from error
+    except Exception as error:  # each file system has its own family of errors
+        raise InputError(
+            f"{shown}: cannot be reached: {reason_of(error)}; check the URL and your credentials"
+        ) from error
+    try:
+        with filesystem.open(path, "rb") as file:
+            return slurp(name, file)
+    except InputError:
+        raise
+    except Exception as error:
+        with contextlib.suppress(Exception):
+            if filesystem.isdir(path):
+                raise InputError(f"{shown}: is a folder; give one image") from None
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"{shown}: does not exist; check the URL") from None
+        if isinstance(error, PermissionError):
+            raise InputError(f"{shown}: permission denied; check your credentials for {scheme}://") from None
+        raise InputError(f"{shown}: cannot be read: {reason_of(error)}; check the URL and your credentials") from error
+
+
+def _file_url_path(url: str) -> str:
+    """Path of a file:// URL; percent codes are decoded unless a file of just that name exists."""
+    path = url[len("file://") :]
+    path = path[len("localhost") :] if path.startswith("localhost/") else path
+    if os.path.exists(path):
+        return path
+    return urllib.request.url2pathname(path) if path.startswith("/") else urllib.parse.unquote(path)
+
+
+def _read_http(url: str) -> BinaryIO:
+    # By the standard library: fsspec needs aiohttp for this, which densecli does not.
+    shown = shown_name(url)
+    request = urllib.request.Request(
+        urllib.parse.quote(url, safe=":/?#[]@!$&'()*+,;=%~"), headers={"User-Agent": "densecli"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            file = slurp(url, response)
+            promised = response.headers.get("Content-Length")
+            if promised and promised.isdigit() and int(promised) != file.seek(0, os.SEEK_END):
+                raise InputError(f"{shown}: the download broke off; try again")
+            return file
+    except InputError:
+        raise
+    except urllib.error.HTTPError as error:
+        raise InputError(f"{shown}: the server answered {error.code} ({error.reason}); check the URL") from None
+    except Exception as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise InputError(f"{shown}: cannot be fetched: {reason_of(reason)}; check the URL and the network") from error

@@ -1,0 +1,26 @@
+"""Names and reasons on one printable line, whatever bytes a file system or a library put into them."""
+
+from __future__ import annotations
+
+
+def shown_name(name: str) -> str:
+    """`name` on one line and printable, whatever bytes the file system allowed in it."""
+    return _printable(name) or "''"
+
+
+def shown_input(given: str) -> str:
+    """An input as messages and result lines name it: `stdin` for `-`, else the name on one line."""
+    return "stdin" if given == "-" else shown_name(given)
+
+
+def reason_of(error: object) -> str:
+    """One line that says what `error` says."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return _printable(" ".join(str(error).split())) or type(error).__name__
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )

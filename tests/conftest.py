@@ -1,0 +1,106 @@
+"""Fixtures that tests share: the command in a clean environment, and a small photo."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended: its exit code, and its streams as UTF-8 text (bytes that are none as surrogates)."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.stdout.splitlines()
+
+    @property
+    def errors(self) -> list[str]:
+        """The error lines of stderr, without their prefix."""
+        prefix = "densecli: error: "
+        return [line.removeprefix(prefix) for line in self.stderr.splitlines() if line.startswith(prefix)]
+
+
+@dataclass(frozen=True)
+class Command:
+    """`densecli` as a child process that sees no checkpoints, settings or terminal of the developer."""
+
+    environment: Mapping[str, str]
+
+    def argv(self, *arguments: str | bytes | Path) -> list[str | bytes | Path]:
+        return [sys.executable, "-m", "densecli", *arguments]
+
+    def __call__(
+        self,
+        *arguments: str | bytes | Path,
+        cwd: Path,
+        stdin: bytes = b"",
+        environment: Mapping[str, str] | None = None,
+        stdout: Any = subprocess.PIPE,
+        preexec_fn: Callable[[], object] | None = None,
+        python: Sequence[str] = (),
+        timeout: float = 120,
+    ) -> Finished:
+        argv = self.argv(*arguments)
+        done = subprocess.run(
+            [argv[0], *python, *argv[1:]],
+            cwd=cwd,
+            env={**self.environment, **(environment or {})},
+            input=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            preexec_fn=preexec_fn,
+            timeout=timeout,
+        )
+        text = [(stream or b"").decode("utf-8", "surrogateescape") for stream in (done.stdout, done.stderr)]
+        return Finished(done.returncode, *text)
+
+
+@pytest.fixture(scope="session")
+def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment variables of a machine on which densecli was just installed."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not re.fullmatch(r"DENSECLI_.*|XDG_.*|NO_COLOR|FORCE_COLOR|PYTHON(IOENCODING|WARNINGS|OPTIMIZE)", name)
+    }
+    return {
+        **kept,
+        "HOME": str(tmp_path_factory.mktemp("home")),
+        "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),
+        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONUTF8": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def run_densecli(clean_environment: dict[str, str]) -> Command:
+    """`run_densecli("segment", "desk.png", cwd=tmp_path)` -> Finished."""
+    return Command(clean_environment)
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """A photo of a cup on a table, 107×160×3 uint8 RGB: a run over it takes well under a second with a small grid."""
+    from skimage import data
+
+    small = Image.fromarray(data.coffee()).resize((160, 107), Image.Resampling.LANCZOS)
+    pixels = np.asarray(small).copy()
+    pixels.flags.writeable = False
+    return pixels

@@ -1,0 +1,143 @@
+"""The generator's behaviour beside parity: empty results, odd sizes, memory, progress, parts."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from densecli.engine import memory
+from densecli.engine.generator import MaskGenerator
+from densecli.engine.parameters import GeneratorParameters, Limits
+from densecli.engine.parts import parents
+from densecli.masks import encode_rle
+
+SMALL = {"points_per_side": 6, "pred_iou_thresh": 0.3, "stability_score_thresh": 0.5}
+
+
+@pytest.mark.parametrize("crops", [0, 1])
+@pytest.mark.parametrize("filter_", [{"pred_iou_thresh": 1.0}, {"stability_score_thresh": 1.0}])
+def test_nothing_left_is_a_result(starter, photos, crops: int, filter_: dict) -> None:
+    parameters = GeneratorParameters(**{**SMALL, **filter_, "crop_n_layers": crops})
+    generated = MaskGenerator(starter, parameters).generate(photos["coffee"])
+    assert generated.masks == []
+    assert generated.funnel.candidates == 3 * 36 * (1 + 4 * crops)
+    assert generated.funnel.best_predicted_iou > 0.3
+
+
+def test_some_crops_without_survivors(starter) -> None:
+    """sam2 issues 482 and 681: one empty crop must not cost the others."""
+    pixels = np.zeros((300, 300, 3), dtype=np.uint8)
+    pixels[60:120, 60:120] = 255
+    parameters = GeneratorParameters(**{**SMALL, "pred_iou_thresh": 0.6, "crop_n_layers": 1})
+    generated = MaskGenerator(starter, parameters).generate(pixels)
+    assert generated.masks
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (1, 4000), (4000, 1), (7, 5), (3, 1500)])
+@pytest.mark.parametrize("crops", [0, 1])
+def test_any_size(starter, size: tuple[int, int], crops: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    parameters = GeneratorParameters(
+        points_per_side=4, pred_iou_thresh=0.0, stability_score_thresh=0.0, crop_n_layers=crops
+    )
+    generated = MaskGenerator(starter, parameters).generate(pixels)
+    for mask in generated.masks:
+        decoded = mask.decode()
+        assert decoded.shape == size and decoded.sum() == mask.area > 0
+
+
+def test_ids_areas_and_boxes(starter, photos) -> None:
+    from pycocotools import mask as coco
+
+    masks = (
+        MaskGenerator(starter, GeneratorParameters(**{**SMALL, "points_per_side": 12})).generate(photos["coffee"]).masks
+    )
+    assert [m.id for m in masks] == list(range(1, len(masks) + 1))
+    assert [m.area for m in masks] == sorted((m.area for m in masks), reverse=True)
+    for m in masks:
+        rle = dict(m.segmentation)
+        assert np.array_equal(coco.decode(rle), m.decode())
+        assert coco.area(rle) == m.area and list(coco.toBbox(rle)) == list(m.bbox)
+
+
+def test_batch_size_does_not_change_the_masks(starter, photos) -> None:
+    parameters = GeneratorParameters(**SMALL)
+    runs = [
+        MaskGenerator(starter, parameters, limits=Limits(points_per_batch=n)).generate(photos["coffee"]).masks
+        for n in (1, 7, 36)
+    ]
+    for other in runs[1:]:
+        assert [(m.area, m.bbox) for m in other] == [(m.area, m.bbox) for m in runs[0]]
+
+
+def test_progress_ends_with_all_points(starter, photos) -> None:
+    calls: list[tuple[int, int]] = []
+    parameters = GeneratorParameters(**{**SMALL, "crop_n_layers": 1, "crop_n_points_downscale_factor": 2})
+    MaskGenerator(starter, parameters).generate(photos["coffee"], lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (36 + 4 * 9, 36 + 4 * 9)
+    assert calls == sorted(calls)
+
+
+def test_less_memory_smaller_batches() -> None:
+    official = memory.DecoderShape(tokens=4096, channels=256, outputs=3, element_size=4)
+    cpu = torch.device("cpu")
+    sizes = [memory.choose_batch_size("auto", cpu, budget, official) for budget in (1 << 34, 1 << 28, 1 << 26, 0)]
+    assert [s.points for s in sizes] == sorted((s.points for s in sizes), reverse=True)
+    assert sizes[0].points == 64 and sizes[-1] == memory.BatchSize(1, 1)
+    assert memory.choose_batch_size(500, cpu, 0, official).points == 500
+
+
+_RUN_WITH_LITTLE_MEMORY = """
+import resource, sys, torch, numpy as np
+from pathlib import Path
+torch.set_num_threads(1)
+from densecli import checkpoints, model
+from densecli.engine.generator import MaskGenerator
+from densecli.engine.parameters import GeneratorParameters, Limits
+weights, config = checkpoints.starter_files()
+network = model.load(model.Choice("starter", weights, config), torch.device("cpu"), "fp32").network
+pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+run = lambda n: MaskGenerator(network, GeneratorParameters(points_per_side=24, pred_iou_thresh=0.0,
+    stability_score_thresh=0.9), limits=Limits(points_per_batch=n)).generate(pixels)
+alone = run(16)
+now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + int(sys.argv[1]), resource.RLIM_INFINITY))
+limited = run(576)
+same = [(m.area, m.bbox) for m in alone.masks] == [(m.area, m.bbox) for m in limited.masks]
+print(same, len(limited.masks), limited.warnings)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS")
+def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
+    """A real allocation failure in a process that may not take more address space."""
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+    run = subprocess.run(
+        [sys.executable, "-c", _RUN_WITH_LITTLE_MEMORY, str(130 << 20)], capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("True "), run.stdout
+    assert "out of memory: went on with" in run.stdout
+
+
+def test_parents() -> None:
+    def square(x: int, y: int, side: int) -> np.ndarray:
+        mask = np.zeros((100, 100), dtype=bool)
+        mask[y : y + side, x : x + side] = True
+        return mask
+
+    masks = [square(0, 0, 90), square(5, 5, 60), square(10, 10, 20), square(80, 80, 15), square(55, 5, 11)]
+    # The fourth lies 100/225 in the first only; the fifth 110/121 = 91 % in the second.
+    areas = [int(m.sum()) for m in masks]
+    assert parents([encode_rle(m) for m in masks], areas) == [None, 0, 1, None, 1]
+
+
+def test_equal_masks_are_not_each_others_parts() -> None:
+    mask = np.zeros((10, 10), dtype=bool)
+    mask[2:5, 2:5] = True
+    assert parents([encode_rle(mask)] * 3, [9, 9, 9]) == [None, None, None]

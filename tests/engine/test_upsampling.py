@@ -1,0 +1,84 @@
+"""Areas, boxes and masks from low-resolution logits equal those of the full-size picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sam2.utils.amg import batched_mask_to_box
+
+from densecli.engine.upsampling import Upsampling
+
+CPU = torch.device("cpu")
+
+
+def smooth_logits(seed: int, m: int, h: int, w: int, smoothness: int) -> torch.Tensor:
+    """M × h × w blobs, some of them empty, some of them full."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(m, 1, h, w, generator=generator)
+    for _ in range(smoothness):
+        logits = F.avg_pool2d(logits, 5, 1, 2, count_include_pad=False)
+    logits = logits[:, 0] / logits.std() * 3
+    return logits + torch.linspace(-12, 12, m)[:, None, None]
+
+
+def assert_equals_full_size(
+    logits: torch.Tensor, size: tuple[int, int], low: float, middle: float, high: float
+) -> None:
+    upsampling = Upsampling(tuple(logits.shape[1:]), size, CPU)
+    full = F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
+    area_low, area_high, boxes = upsampling.areas_and_boxes(logits, low, middle, high)
+    # A pixel within float32 rounding of a threshold may fall on either side.
+    for area, threshold in ((area_low, low), (area_high, high)):
+        doubtful = ((full - threshold).abs() < 1e-5).sum((1, 2))
+        assert ((area - (full > threshold).sum((1, 2))).abs() <= doubtful).all()
+    if ((full - middle).abs() >= 1e-5).all():
+        assert torch.equal(boxes, batched_mask_to_box(full > middle).long())
+    for k in range(len(logits)):
+        x, y, window = upsampling.window(logits[k], middle)
+        mask = np.zeros(size, dtype=bool)
+        mask[y : y + window.shape[0], x : x + window.shape[1]] = window
+        differs = mask != (full[k] > middle).numpy()
+        assert not differs[((full[k] - middle).abs() > 1e-5).numpy()].any()
+        if window.size:
+            assert window.any(0)[[0, -1]].all() and window.any(1)[[0, -1]].all(), "not trimmed to its box"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    low=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    smoothness=st.integers(0, 4),
+    offset=st.floats(0, 3),
+    threshold=st.floats(-2, 2),
+)
+def test_any_shapes(seed, low, size, smoothness, offset, threshold) -> None:
+    logits = smooth_logits(seed, 7, *low, smoothness)
+    assert_equals_full_size(logits, size, threshold - offset, threshold, threshold + offset)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (3, 4000), (1200, 1800)])
+def test_extreme_shapes(size: tuple[int, int]) -> None:
+    assert_equals_full_size(smooth_logits(1, 5, 96, 96, 4), size, -1.0, 0.0, 1.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**16), size=st.tuples(st.integers(1, 200), st.integers(1, 200)))
+def test_logits_that_tie_with_the_threshold(seed: int, size: tuple[int, int]) -> None:
+    """Plateaus exactly at a threshold are not above it."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randint(-1, 2, (6, 12, 9), generator=generator).float()
+    upsampling = Upsampling((12, 9), size, CPU)
+    full = F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
+    area_low, area_high, _ = upsampling.areas_and_boxes(logits, -1.0, 0.0, 1.0)
+    assert (area_high == 0).all() and (full <= 1).all()
+    assert ((area_low - (full > -1).sum((1, 2))).abs() <= ((full + 1).abs() < 1e-5).sum((1, 2))).all()
+
+
+def test_nothing_to_do() -> None:
+    area_low, area_high, boxes = Upsampling((8, 8), (50, 60), CPU).areas_and_boxes(torch.zeros(0, 8, 8), -1, 0, 1)
+    assert len(area_low) == len(area_high) == len(boxes) == 0

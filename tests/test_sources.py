@@ -1,0 +1,713 @@
+"""Reading images: every format and mode gives the right upright RGB pixels, every bad input one clear line."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import threading
+import time
+import unicodedata
+import warnings
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile, TiffImagePlugin
+
+from densecli.errors import EXIT_ENVIRONMENT, EXIT_NOTHING_SUCCEEDED, DensecliError, EnvironmentProblem, InputError
+from densecli.sources import IMAGE_SUFFIXES, LoadedImage, natural_key, output_names, output_stem, read_image
+
+Image.init()  # so that Image.SAVE lists every format
+
+
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def read_bytes(data: bytes) -> LoadedImage:
+    return read_image("-", stdin=io.BytesIO(data))
+
+
+def refusal(source: object, kind: type[DensecliError] = InputError, **options: object) -> str:
+    """The message with which `source` is refused, after checking its form."""
+    with pytest.raises(DensecliError) as caught:
+        read_image(source, **options)  # type: ignore[arg-type]
+    assert type(caught.value) is kind
+    assert caught.value.exit_code == (EXIT_NOTHING_SUCCEEDED if kind is InputError else EXIT_ENVIRONMENT)
+    message = str(caught.value)
+    assert message.isprintable(), "one line"
+    assert str(source) in message or source == "-" or not str(source).isprintable(), "names the input"
+    return message
+
+
+@pytest.fixture
+def colours() -> np.ndarray:
+    """12×9×3 uint8, all pixels different."""
+    return np.random.default_rng(1).integers(0, 256, (12, 9, 3), dtype=np.uint8)
+
+
+# --- formats and modes ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "tiff_adobe_deflate"}),
+        ("BMP", {}),
+        ("PPM", {}),
+        ("TGA", {}),
+        ("SGI", {}),
+        ("PCX", {}),
+        ("DDS", {}),
+        ("QOI", {}),
+        ("JPEG2000", {"irreversible": False}),
+    ],
+)
+def test_lossless_formats_give_the_pixels_back(
+    tmp_path: Path, colours: np.ndarray, format: str, options: dict[str, object]
+) -> None:
+    if format not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {format}")
+    data = encoded(Image.fromarray(colours), format, **options)
+    path = tmp_path / "desk.data"  # the suffix does not matter
+    path.write_bytes(data)
+    loaded = read_image(path)
+    assert loaded.name == str(path)
+    assert loaded.notices == ()
+    assert loaded.sha256 == hashlib.sha256(data).hexdigest()
+    assert loaded.pixels.dtype == np.uint8
+    assert loaded.pixels.flags.c_contiguous and loaded.pixels.flags.writeable
+    np.testing.assert_array_equal(loaded.pixels, colours)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "GIF", "AVIF", "WEBP"])
+def test_lossy_formats_come_close(format: str) -> None:
+    if format not in Image.SAVE:
+        pytest.skip(f"this Pillow has no {format}")
+    gradient = np.broadcast_to(np.arange(0, 240, 5, dtype=np.uint8)[None, :, None], (40, 48, 3))
+    loaded = read_bytes(encoded(Image.fromarray(np.ascontiguousarray(gradient)), format))
+    assert np.abs(loaded.pixels.astype(int) - gradient).max() <= 12
+    assert loaded.notices == ()
+
+
+def test_white_stays_white_and_black_black_in_cmyk() -> None:
+    image = Image.new("CMYK", (8, 16), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (0, 8, 8, 16))
+    for format in ("TIFF", "JPEG"):
+        pixels = read_bytes(encoded(image, format)).pixels
+        assert pixels[:8].min() >= 254 and pixels[8:].max() <= 1, format
+
+
+def test_lab_becomes_rgb() -> None:
+    lab = Image.merge("LAB", [Image.new("L", (3, 3), value) for value in (255, 128, 128)])
+    assert (read_bytes(encoded(lab, "TIFF")).pixels >= 250).all()
+
+
+@given(
+    mode=st.sampled_from(["1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F", "PA"]),
+    width=st.integers(1, 40),
+    height=st.integers(1, 40),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=120, deadline=None)
+def test_every_mode_and_size_matches_pillows_conversion(mode: str, width: int, height: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    rgba = random.integers(0, 256, (height, width, 4), dtype=np.uint8)
+    rgba[0, 0, 3] = 77
+    if mode == "I;16":
+        image = Image.fromarray(random.integers(0, 65536, (height, width)).astype(np.uint16))
+    elif mode == "PA":
+        image = Image.fromarray(rgba, "RGBA").convert("RGB").quantize(16).convert("PA")
+    else:
+        image = Image.fromarray(rgba, "RGBA").convert(mode)
+    data = encoded(image, "TIFF")
+    loaded = read_bytes(data)
+    assert loaded.pixels.shape == (height, width, 3) and loaded.pixels.dtype == np.uint8
+    if mode in ("I;16", "I", "F"):
+        assert len(loaded.notices) == 1 and "scaled to 8 bits" in loaded.notices[0]
+        grey = np.asarray(image).astype(float)[1:, :]
+        order = np.argsort(grey, axis=None)
+        assert (np.diff(loaded.pixels[1:, :, 0].ravel()[order].astype(int)) >= 0).all(), "order of greys kept"
+    else:
+        stored = Image.open(io.BytesIO(data))
+        canvas = Image.new("RGBA", stored.size, "white")
+        expected = Image.alpha_composite(canvas, stored.convert("RGBA")).convert("RGB")
+        assert np.abs(loaded.pixels.astype(int) - np.asarray(expected)).max() <= 1
+        assert bool(loaded.notices) == (mode in ("LA", "RGBA"))
+
+
+def test_transparency_is_put_on_white_and_said_only_when_there_is_some(colours: np.ndarray) -> None:
+    rgba = np.dstack([colours, np.full(colours.shape[:2], 255, np.uint8)])
+    opaque = read_bytes(encoded(Image.fromarray(rgba), "PNG"))
+    assert opaque.notices == ()
+    np.testing.assert_array_equal(opaque.pixels, colours)
+
+    rgba[0, 0] = (200, 0, 0, 0)
+    rgba[0, 1] = (0, 0, 0, 51)  # one fifth black
+    seen = read_bytes(encoded(Image.fromarray(rgba), "PNG"))
+    assert "transparent" in seen.notices[0] and len(seen.notices) == 1
+    assert seen.pixels[0, 0].tolist() == [255, 255, 255]
+    assert seen.pixels[0, 1].tolist() == [204, 204, 204]
+    np.testing.assert_array_equal(seen.pixels[1:], colours[1:])
+
+
+def test_transparent_colours_of_palettes_grey_and_rgb() -> None:
+    grey = Image.fromarray(np.array([[0, 9], [9, 200]], np.uint8))
+    loaded = read_bytes(encoded(grey, "PNG", transparency=9))
+    assert loaded.pixels[..., 0].tolist() == [[0, 255], [255, 200]] and loaded.notices
+
+    rgb = Image.new("RGB", (2, 1), (1, 2, 3))
+    rgb.putpixel((1, 0), (4, 5, 6))
+    loaded = read_bytes(encoded(rgb, "PNG", transparency=(1, 2, 3)))
+    assert loaded.pixels.tolist() == [[[255, 255, 255], [4, 5, 6]]] and loaded.notices
+
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.putpixel((1, 0), 1)
+    for format in ("PNG", "GIF"):
+        loaded = read_bytes(encoded(palette, format, transparency=0))
+        assert loaded.pixels.tolist() == [[[255, 255, 255], [40, 50, 60]]] and loaded.notices, format
+        loaded = read_bytes(encoded(palette, format))
+        assert loaded.pixels.tolist() == [[[10, 20, 30], [40, 50, 60]]] and not loaded.notices, format
+
+
+def test_an_image_of_several_strips_is_whole() -> None:
+    ramp = (np.arange(2100 * 2100) % 251).astype(np.uint8).reshape(2100, 2100)
+    rgba = np.dstack([ramp, ramp[::-1], ramp.T, np.full_like(ramp, 255)])
+    rgba[-1, -1, 3] = 0  # only the last strip has a transparent pixel
+    loaded = read_bytes(encoded(Image.fromarray(rgba), "PNG", compress_level=1))
+    expected = rgba[..., :3].copy()
+    expected[-1, -1] = 255
+    np.testing.assert_array_equal(loaded.pixels, expected)
+    assert loaded.notices
+
+
+# --- deep grey ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_an_8_bit_photo_saved_with_16_bits_comes_back_exactly(format: str) -> None:
+    photo = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    for values in (photo, photo * 257):
+        loaded = read_bytes(encoded(Image.fromarray(values), format))
+        np.testing.assert_array_equal(loaded.pixels, np.repeat(photo[..., None], 3, 2))
+
+
+def test_twelve_bits_in_sixteen_are_stretched_in_either_byte_order() -> None:
+    values = np.linspace(1000, 4095, 400).astype(np.uint16).reshape(20, 20)
+    little = read_bytes(encoded(Image.fromarray(values), "TIFF"))
+    big_endian = Image.frombytes("I;16B", (20, 20), values.astype(">u2").tobytes())
+    big = read_bytes(encoded(big_endian, "TIFF"))
+    assert little.pixels.min() == 0 and little.pixels.max() == 255
+    assert "1000 to 4095" in little.notices[0]
+    np.testing.assert_array_equal(little.pixels, big.pixels)
+
+
+def test_a_dead_pixel_does_not_darken_a_thermal_image() -> None:
+    values = np.random.default_rng(0).integers(7000, 8001, (100, 100)).astype(np.uint16)
+    values[3, 4], values[5, 6] = 65535, 0
+    pixels = read_bytes(encoded(Image.fromarray(values), "TIFF")).pixels[..., 0]
+    assert pixels[3, 4] == 255 and pixels[5, 6] == 0
+    assert 60 < pixels.std() < 90
+
+
+def test_what_differs_in_few_pixels_stays_visible() -> None:
+    values = np.full((100, 100), 500, np.uint16)
+    values[50, 50:53] = 900
+    pixels = read_bytes(encoded(Image.fromarray(values), "TIFF")).pixels
+    assert pixels[50, 51, 0] == 255 and pixels[0, 0, 0] == 0
+
+
+def test_negative_integers_and_unit_floats() -> None:
+    scan = np.linspace(-1024, 3071, 256).astype(np.int32).reshape(16, 16)
+    pixels = read_bytes(encoded(Image.fromarray(scan), "TIFF")).pixels[..., 0]
+    assert (np.diff(pixels.ravel().astype(int)) >= 0).all() and pixels[0, 0] == 0 and pixels[-1, -1] == 255
+
+    unit = np.array([[0.0, 0.5, 0.8]], np.float32)
+    assert read_bytes(encoded(Image.fromarray(unit), "TIFF")).pixels[0, :, 0].tolist() == [0, 128, 204]
+
+
+def test_floats_that_are_no_numbers() -> None:
+    values = np.array([[0.0, np.nan, 1.0], [np.inf, -np.inf, 0.2]], np.float32)
+    assert read_bytes(encoded(Image.fromarray(values), "TIFF")).pixels[..., 0].tolist() == [[0, 0, 255], [255, 0, 51]]
+    nothing = read_bytes(encoded(Image.fromarray(np.full((2, 2), np.nan, np.float32)), "TIFF"))
+    assert not nothing.pixels.any() and "none is a finite number" in nothing.notices[0]
+
+
+@given(st.lists(st.floats(width=32), min_size=1, max_size=30), st.lists(st.integers(0, 65535), min_size=1, max_size=30))
+@settings(max_examples=80, deadline=None)
+def test_any_grey_values_are_read_without_a_numeric_warning(floats: list[float], integers: list[int]) -> None:
+    for values in (np.array([floats], np.float32), np.array([integers], np.uint16)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            first = read_bytes(encoded(Image.fromarray(values), "TIFF"))
+        assert len(first.notices) == 1
+        finite = np.isfinite(values[0])
+        order = np.argsort(values[0][finite])
+        assert (np.diff(first.pixels[0, finite, 0][order].astype(int)) >= 0).all()
+
+
+def test_dark_16_bit_colour_is_pointed_out() -> None:
+    def png(peak: int) -> bytes:
+        row = b"\0" + np.linspace(0, peak, 8 * 3).astype(">u2").tobytes()
+        header = b"\0\0\0\x08\0\0\0\x01\x10\x02\0\0\0"
+        return b"\x89PNG\r\n\x1a\n" + b"".join(
+            len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+            for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(row)), (b"IEND", b""))
+        )
+
+    assert "nearly black" in read_bytes(png(4095)).notices[0]
+    assert read_bytes(png(65535)).notices == ()
+
+
+# --- EXIF ----------------------------------------------------------------------------------------------------------
+
+# Where the stored image's first and last pixel of its first row are to be seen (EXIF 2.32, table of tag 0x0112).
+CORNERS = {
+    1: ((0, 0), (0, -1)),
+    2: ((0, -1), (0, 0)),
+    3: ((-1, -1), (-1, 0)),
+    4: ((-1, 0), (-1, -1)),
+    5: ((0, 0), (-1, 0)),
+    6: ((0, -1), (-1, -1)),
+    7: ((-1, -1), (0, -1)),
+    8: ((-1, 0), (0, 0)),
+}
+
+
+@pytest.mark.parametrize("orientation", CORNERS)
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG", "TIFF"])
+def test_exif_orientation(format: str, orientation: int) -> None:
+    stored = np.zeros((32, 64, 3), np.uint8)
+    stored[:16, :16] = (255, 0, 0)
+    stored[:16, 48:] = (0, 0, 255)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options: dict[str, object] = {"lossless": True} if format == "WEBP" else {}
+    if format == "TIFF":
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags[0x0112] = orientation
+        options["tiffinfo"] = tags
+    else:
+        options["exif"] = exif
+    loaded = read_bytes(encoded(Image.fromarray(stored), format, **options))
+    assert loaded.pixels.shape == ((64, 32, 3) if orientation >= 5 else (32, 64, 3))
+    assert loaded.pixels.flags.c_contiguous
+    first, last = CORNERS[orientation]
+    assert np.abs(loaded.pixels[first].astype(int) - (255, 0, 0)).max() < 10
+    assert np.abs(loaded.pixels[last].astype(int) - (0, 0, 255)).max() < 10
+    assert loaded.notices == ()
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=60, deadline=None)
+def test_broken_exif_does_not_stop_the_image(junk: bytes) -> None:
+    image = Image.new("RGB", (8, 8), (0, 128, 0))
+    for format in ("JPEG", "PNG"):
+        loaded = read_bytes(encoded(image, format, exif=b"Exif\0\0" + junk))
+        assert loaded.pixels.shape == (8, 8, 3) and abs(int(loaded.pixels[0, 0, 1]) - 128) < 4
+
+
+def test_broken_exif_is_said() -> None:
+    # (Of a JPEG's, Pillow forgets what was wrong.)
+    for format in ("PNG", "WEBP"):
+        data = encoded(Image.new("RGB", (8, 8)), format, exif=b"Exif\0\0no tiff header")
+        assert "EXIF" in read_bytes(data).notices[0]
+
+
+def test_an_orientation_out_of_range_is_ignored() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    assert read_bytes(encoded(Image.new("RGB", (8, 4)), "JPEG", exif=exif)).pixels.shape == (4, 8, 3)
+
+
+# --- several frames ------------------------------------------------------------------------------------------------
+
+
+def test_of_an_animation_the_first_frame_is_read() -> None:
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    for format, options in (("GIF", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("PNG", {})):
+        loaded = read_bytes(encoded(frames[0], format, save_all=True, append_images=frames[1:], **options))
+        assert (loaded.pixels == (255, 0, 0)).all(), format
+        assert ("page" if format == "TIFF" else "animated") in loaded.notices[0], format
+    assert read_bytes(encoded(frames[0], "GIF")).notices == ()
+
+
+def test_a_damaged_second_frame_does_not_matter() -> None:
+    frames = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (60, 60, 3), dtype=np.uint8)) for i in (0, 1)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    whole, cut = read_bytes(data), read_bytes(data[: len(data) - 2000])
+    np.testing.assert_array_equal(whole.pixels, cut.pixels)
+
+
+# --- refusals ------------------------------------------------------------------------------------------------------
+
+
+def test_missing_files_name_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Kitchen.JPG").touch()
+    assert f"did you mean {tmp_path / 'Kitchen.JPG'}?" in refusal(tmp_path / "kitchn.jpg")
+    assert "did you mean" not in refusal(tmp_path / "garden.png")
+    assert "nor does its folder" in refusal(tmp_path / "nowhere" / "a.jpg")
+    assert "nor does its folder" in refusal(tmp_path / "Kitchen.JPG" / "a.jpg")
+    assert "densecli batch '" in refusal(str(tmp_path / "*.jpg"))
+    monkeypatch.chdir(tmp_path)
+    assert "did you mean Kitchen.JPG?" in refusal("Kitchen.jpeg")
+
+
+def test_things_that_are_not_files(tmp_path: Path) -> None:
+    assert f"use `densecli batch {tmp_path}`" in refusal(tmp_path)
+    link = tmp_path / "link.jpg"
+    link.symlink_to(tmp_path / "gone.jpg")
+    assert f"link to {tmp_path / 'gone.jpg'}, which does not exist" in refusal(link)
+    loop = tmp_path / "loop.jpg"
+    loop.symlink_to(loop)
+    assert "leads back to itself" in refusal(loop)
+    assert "name too long" in refusal(tmp_path / ("x" * 300)).lower()
+    refusal("nul\0byte.jpg")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.jpg")
+        start = time.monotonic()
+        assert "named pipe" in refusal(tmp_path / "pipe.jpg")
+        assert "device" in refusal("/dev/zero")
+        assert time.monotonic() - start < 2
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_permission_denied(tmp_path: Path) -> None:
+    path = tmp_path / "secret.jpg"
+    path.write_bytes(b"x")
+    path.chmod(0)
+    assert "permission denied" in refusal(path)
+
+
+def test_names_that_are_not_printable_stay_on_one_line(tmp_path: Path) -> None:
+    assert "\\n" in refusal(tmp_path / "two\nlines\x1b[31m.jpg")
+    assert "\\udcff" in refusal(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", "is empty (0 bytes)"),
+        (b"\xef\xbb\xbf <!DOCTYPE html><p>Log in", "an HTML page"),
+        (b"<html><body>404", "an HTML page"),
+        (b"<?xml version='1.0'?><svg xmlns=''/>", "an SVG drawing"),
+        (b"%PDF-1.7\n", "a PDF"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a PostScript file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"PK\x03\x04\x14\0", "an archive"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"\0" * 50, "densecli batch"),
+        (b"\0\0\0\x14ftypqt  \0\0\0\0qt  " + b"\0" * 50, "a video"),
+        (b"\x1aE\xdf\xa3\x9fB\x86\x81\x01webm", "a video"),
+        (b"RIFF\0\0\0\0AVI LIST", "a video"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 50, "a HEIC photo"),
+        ("Häuser.jpg\nnotes.txt\n".encode(), "a text file"),
+        (b"\0" * 500, "zero bytes"),
+        (b"\xff\xd8\xff\xe0" + b"\0" * 40, "damaged JPEG"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "damaged PNG"),
+        (b"\x07\xfe\x80\x81\x82 \xc3(", "begins with the bytes 07 fe 80 81"),
+    ],
+)
+def test_what_is_no_image_is_called_by_its_name(tmp_path: Path, data: bytes, expected: str) -> None:
+    path = tmp_path / "desk.jpg"
+    path.write_bytes(data)
+    assert expected in refusal(path)
+    message = refusal("-", stdin=io.BytesIO(data))
+    assert message.startswith("stdin: ")
+    assert expected in message
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "TGA", "QOI"])
+def test_a_truncated_image_is_never_half_decoded(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if format not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {format}")
+    # Even if the host program allows it for itself.
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    data = encoded(image, format)
+    for share in (0.3, 0.6, 0.95):
+        message = refusal("-", stdin=io.BytesIO(data[: int(len(data) * share)]))
+        assert "cut off" in message or "damaged" in message
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True, "the host's setting is put back"
+
+
+def png_header(width: int, height: int, depth: int = 8) -> bytes:
+    body = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([depth, 0, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + body + zlib.crc32(b"IHDR" + body).to_bytes(4, "big")
+
+
+def test_more_than_a_gigapixel_is_refused_and_no_pixels_too() -> None:
+    for width, height in ((40_000, 40_000), (1_000_001, 1000)):
+        data = png_header(width, height) + b"\0\0\0\x08IDAT" + b"\0" * 12
+        message = refusal("-", stdin=io.BytesIO(data))
+        assert "1000 megapixels" in message
+    refusal("-", stdin=io.BytesIO(png_header(0, 5) + b"\0\0\0\x08IDAT" + b"\0" * 12))
+
+
+def test_100_megapixels_are_read_without_a_word(recwarn: pytest.WarningsRecorder) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    image = Image.new("1", (10_000, 10_000), 1)
+    image.putpixel((9_999, 9_999), 0)
+    data = encoded(image, "PNG", compress_level=1)
+    del image
+    loaded = read_bytes(data)
+    assert loaded.pixels.shape == (10_000, 10_000, 3)
+    assert loaded.pixels[0, 0].tolist() == [255, 255, 255] and not loaded.pixels[-1, -1].any()
+    assert loaded.notices == () and not recwarn.list
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_a_large_text_in_a_png_does_not_matter() -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("workflow", "x" * 3_000_000, zip=True)
+    assert read_bytes(encoded(Image.new("L", (2, 2), 7), "PNG", pnginfo=info)).pixels.max() == 7
+
+
+def test_camera_raw_previews_are_not_taken_for_the_photo() -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[254] = 1
+    data = encoded(Image.new("RGB", (160, 120)), "TIFF", tiffinfo=tags)
+    assert "camera raw" in refusal("-", stdin=io.BytesIO(data))
+
+
+@given(
+    format=st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "TGA", "PPM", "ICO"]),
+    damage=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=8),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_damage_gives_an_image_or_one_input_error(format: str, damage: list[tuple[int, int]]) -> None:
+    image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (17, 19, 3), dtype=np.uint8))
+    data = bytearray(encoded(image, format))
+    for position, value in damage:
+        # Mostly the header, where the formats keep their numbers.
+        data[position % min(len(data), 120)] = value
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            loaded = read_bytes(bytes(data))
+        except InputError as error:
+            assert str(error).isprintable()
+        else:
+            assert loaded.pixels.ndim == 3 and loaded.pixels.dtype == np.uint8
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=150, deadline=None)
+def test_any_bytes_give_an_image_or_one_input_error(data: bytes) -> None:
+    try:
+        read_bytes(data)
+    except InputError as error:
+        assert str(error).isprintable() and "-" not in str(error)[:1]
+
+
+# --- other ways in -------------------------------------------------------------------------------------------------
+
+
+def test_stdin_and_pipes_of_a_real_process(tmp_path: Path, colours: np.ndarray) -> None:
+    data = encoded(Image.fromarray(colours), "PNG")
+    code = (
+        "import sys; from densecli.sources import read_image; r = read_image(sys.argv[1]); "
+        "print(r.name, r.pixels.shape, r.sha256)"
+    )
+    digest = hashlib.sha256(data).hexdigest()
+    for name in ("-", "/dev/stdin") if os.path.exists("/dev/stdin") else ("-",):
+        done = subprocess.run([sys.executable, "-c", code, name], input=data, capture_output=True, check=True)
+        assert done.stdout.decode().strip() == f"{name} (12, 9, 3) {digest}"
+
+
+def test_reading_imports_neither_torch_nor_fsspec(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("L", (2, 2)).save(path)
+    code = (
+        "import sys; from densecli.sources import read_image; read_image(sys.argv[1]); "
+        "print([m for m in ('torch', 'cv2', 'fsspec') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_urls_of_fsspec(tmp_path: Path, colours: np.ndarray) -> None:
+    import fsspec
+
+    data = encoded(Image.fromarray(colours), "PNG")
+    with fsspec.open("memory://folder/desk.png", "wb") as file:
+        file.write(data)
+    loaded = read_image("memory://folder/desk.png")
+    assert loaded.name == "memory://folder/desk.png"
+    np.testing.assert_array_equal(loaded.pixels, colours)
+    assert "does not exist" in refusal("memory://folder/desc.png")
+    assert "folder" in refusal("memory://folder")
+    with fsspec.open("memory://folder/page.png", "wb") as file:
+        file.write(b"<html>")
+    assert "HTML" in refusal("memory://folder/page.png")
+
+    path = tmp_path / "my desk.png"
+    path.write_bytes(data)
+    for url in (f"file://{path}", path.as_uri()):
+        assert read_image(url).sha256 == hashlib.sha256(data).hexdigest()
+    assert "is a folder" in refusal(f"file://{tmp_path}")
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("inner/a.png", data)
+    assert read_image(f"zip://inner/a.png::file://{tmp_path}/a.zip").pixels.shape == (12, 9, 3)
+
+
+def test_unknown_schemes_and_missing_packages() -> None:
+    message = refusal("gopher://host/desk.png")
+    assert "gopher://" in message and "s3://" in message
+    try:
+        import s3fs  # noqa: F401
+    except ImportError:
+        message = refusal("s3://bucket/desk.png", EnvironmentProblem)
+        assert f"{sys.executable} -m pip install 'densecli[s3]'" in message
+
+
+class _Server(BaseHTTPRequestHandler):
+    image = encoded(Image.new("RGB", (5, 4), (1, 2, 3)), "PNG")
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/my%20desk.png"):
+            self.send_response(200)
+            short = 10 if "broken" in self.path else 0
+            self.send_header("Content-Length", str(len(self.image)))
+            self.end_headers()
+            self.wfile.write(self.image[: len(self.image) - short])
+        else:
+            self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}"
+        loaded = read_image(f"{base}/my desk.png?size=full")
+        assert loaded.pixels.shape == (4, 5, 3) and loaded.pixels[0, 0].tolist() == [1, 2, 3]
+        assert "404" in refusal(f"{base}/other.png")
+        assert "broke off" in refusal(f"{base}/my%20desk.png?broken")
+        server.shutdown()
+    assert "cannot be fetched" in refusal(f"{base}/my%20desk.png")
+
+
+def test_many_threads_leave_pillows_settings_as_they_were(colours: np.ndarray) -> None:
+    data = encoded(Image.fromarray(colours), "PNG")
+    before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters))
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: read_bytes(data).pixels, range(64)))
+    assert all(np.array_equal(result, colours) for result in results)
+    assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters))
+
+
+# --- names and order -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (["photos/a/desk.jpg"], ["desk"]),
+        (["desk.jpg", "lamp.png"], ["desk", "lamp"]),
+        (["desk.jpg", "desk.png", "lamp.png"], ["desk.jpg", "desk.png", "lamp"]),
+        (["a/desk.jpg", "b/desk.jpg"], ["a_desk.jpg", "b_desk.jpg"]),
+        (["x/a/desk.jpg", "y/a/desk.jpg"], ["x_a_desk.jpg", "y_a_desk.jpg"]),
+        (["Desk.jpg", "desk.png"], ["Desk.jpg", "desk.png"]),
+        (["desk.jpg", "desk.jpg"], ["desk.jpg", "desk.jpg_2"]),
+        (["desk.jpg", "desk_overlay.png"], ["desk", "desk_overlay"]),
+        (["desk.jpg", "desk.png", "desk.jpg.webp"], ["desk.jpg", "desk.png", "desk.jpg.webp"]),
+        (["-", "-"], ["stdin", "stdin_2"]),
+        (["s3://bucket/a/desk.jpg"], ["desk"]),
+        (["https://host/my%20desk.jpg?size=a/b.c#top"], ["my desk"]),
+        (["zip://inner/a.png::file:///x/b.zip"], ["a"]),
+        (["https://host/a:b|c.png"], ["a_b_c"]),
+        ([".jpg", "archive.2024.jpg", "/"], [".jpg", "archive.2024", "image"]),
+    ],
+)
+def test_output_names(inputs: list[str], expected: list[str]) -> None:
+    assert output_names(inputs) == expected
+
+
+def test_output_stem() -> None:
+    assert output_stem("photos/a/desk.jpg") == "desk"
+    assert output_stem("-") == "stdin"
+    long = output_stem("ü" * 126 + ".jpg")
+    assert len(long.encode()) <= 200 and long != output_stem("ü" * 127 + ".jpg")
+
+
+NAMES = st.one_of(
+    st.text(alphabet="aAbé\u0301.e_2/ßſ", min_size=1, max_size=8),
+    st.sampled_from(["-", "a.jpg", "a.png", "A.JPG", "b/a.jpg", "b_a.jpg", "a.jpg_2", "s3://x/a.jpg", "../a.jpg"]),
+    st.text(min_size=1, max_size=300),
+)
+
+
+@given(st.lists(NAMES, max_size=12))
+@settings(max_examples=300, deadline=None)
+def test_output_names_never_meet(inputs: list[str]) -> None:
+    names = output_names(inputs)
+    assert names == output_names(inputs)
+    folded = [unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()) for name in names]
+    assert len(set(folded)) == len(inputs)
+    suffixes = ("_overlay.png", "_masks.json", "_labels.png", "_masks", "_cutouts")
+    assert len({name + suffix for name in folded for suffix in suffixes}) == len(inputs) * len(suffixes)
+    for name in names:
+        assert name and "/" not in name and len(name.encode("utf-8", "surrogatepass")) <= 210
+
+
+@given(st.permutations(["a/desk.jpg", "b/desk.jpg", "desk.png", "c/desk.png", "lamp.jpg", "cup.png", "cup.jpg"]))
+def test_output_names_do_not_depend_on_the_order(inputs: list[str]) -> None:
+    assert dict(zip(inputs, output_names(inputs), strict=True)) == {
+        "a/desk.jpg": "a_desk.jpg",
+        "b/desk.jpg": "b_desk.jpg",
+        "desk.png": "desk.png",
+        "c/desk.png": "c_desk.png",
+        "lamp.jpg": "lamp",
+        "cup.png": "cup.png",
+        "cup.jpg": "cup.jpg",
+    }
+
+
+def test_natural_order() -> None:
+    files = ["a/img10.png", "a/img2.png", "A/IMG1.png", "a/img02.png", "a b/img1.png", "b/1.png", "img.png"]
+    assert sorted(files, key=natural_key) == [
+        "A/IMG1.png",
+        "a/img02.png",
+        "a/img2.png",
+        "a/img10.png",
+        "a b/img1.png",
+        "b/1.png",
+        "img.png",
+    ]
+    assert natural_key(Path("a/img2.png")) == natural_key("a/img2.png")
+
+
+@given(
+    st.lists(st.text(alphabet="aA0129 _/é", max_size=8), max_size=8).flatmap(
+        lambda n: st.tuples(st.just(n), st.permutations(n))
+    )
+)
+def test_natural_order_is_the_same_from_any_order(names: tuple[list[str], list[str]]) -> None:
+    assert sorted(names[0], key=natural_key) == sorted(names[1], key=natural_key)
+
+
+def test_image_suffixes_are_lower_case_and_cover_what_people_have() -> None:
+    assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"} <= IMAGE_SUFFIXES
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in IMAGE_SUFFIXES)
