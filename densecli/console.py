@@ -82,7 +82,18 @@ class Console:
         if self._bar is None or self._bar_shows != (what, total):
             self.progress_done()
             self._bar_shows = (what, total)
-            self._bar = tqdm(total=total, desc=what, unit=unit, file=sys.stderr, leave=False, dynamic_ncols=True)
+            width = _columns(sys.stderr)
+            self._bar = tqdm(
+                total=total,
+                desc=what,
+                unit=unit,
+                file=sys.stderr,
+                leave=False,
+                # Terminals of containers and scripts often say that they have no columns, and tqdm would draw nothing.
+                ncols=None if width else 80,
+                nrows=None if width else 24,
+                dynamic_ncols=width > 0,
+            )
         self._bar.update(done - self._bar.n)
 
     def progress_done(self) -> None:
@@ -98,6 +109,13 @@ class Console:
 
 def _is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return 0
 
 
 def _json_for(stream: TextIO, text: str) -> str:

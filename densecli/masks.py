@@ -26,42 +26,67 @@ def summary_schema() -> dict[str, Any]:
     return schema
 
 
-def encode_rle(mask: np.ndarray, x: int = 0, y: int = 0, size: tuple[int, int] | None = None) -> dict[str, Any]:
-    """COCO compressed RLE of an image of `size` (height, width) that holds `mask` (h×w bool) at x, y.
+@dataclass(frozen=True)
+class Runs:
+    """A binary picture as vertical runs of pixels: run i is pixels top[i] to bottom[i] - 1 of column[i].
 
-    Cost is that of the window, not of the image. `counts` is a str, as JSON needs it.
+    All int64, ordered by column, then top. RLEs of any frame around the picture follow from it without
+    touching a pixel.
     """
-    height, width = size or mask.shape
-    h, w = mask.shape
-    if not mask.any():
-        return _compress([height * width], height, width)
-    # Column by column; a false pixel under each column keeps runs from joining columns that are apart in the image.
-    apart = h < height
-    columns = np.zeros((w, h + apart), dtype=np.int8)
-    columns[:, :h] = mask.T
-    edges = np.diff(columns.ravel(), prepend=0, append=0)
-    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-    stride = h + apart
-    starts = (x + starts // stride) * height + y + starts % stride
-    # An end is the place after a run's last pixel: take the place of that pixel, plus one.
-    last = ends - 1
-    ends = (x + last // stride) * height + y + last % stride + 1
-    places = np.empty(2 * len(starts) + 2, dtype=np.int64)
-    places[0], places[-1] = 0, height * width
-    places[1:-1:2], places[2:-1:2] = starts, ends
-    counts = np.diff(places)
-    return _compress((counts[:-1] if counts[-1] == 0 else counts).tolist(), height, width)
+
+    size: tuple[int, int]
+    """Height and width of the picture."""
+    column: np.ndarray
+    top: np.ndarray
+    bottom: np.ndarray
+
+    @staticmethod
+    def of(mask: np.ndarray) -> Runs:
+        """Runs of an h×w bool array."""
+        h, w = mask.shape
+        # Column by column, with a false pixel before, between and after the columns.
+        flat = np.zeros(w * (h + 1) + 1, dtype=bool)
+        flat[1:].reshape(w, h + 1)[:, :h] = mask.T
+        edges = np.flatnonzero(flat[1:] != flat[:-1])
+        starts, ends = edges[::2], edges[1::2]
+        column = starts // (h + 1)
+        return Runs((h, w), column, starts - column * (h + 1), ends - column * (h + 1))
+
+    @property
+    def area(self) -> int:
+        return int((self.bottom - self.top).sum())
+
+    def rle(self, x: int = 0, y: int = 0, size: tuple[int, int] | None = None) -> dict[str, Any]:
+        """COCO compressed RLE of an image of `size` (height, width) that holds the picture at x, y.
+
+        `counts` is a str, as JSON needs it.
+        """
+        height, width = size or self.size
+        base = (x + self.column) * height + y
+        starts, ends = base + self.top, base + self.bottom
+        # A run that reaches the bottom of the image goes on at the top of the next column: one run.
+        apart = starts[1:] != ends[:-1]
+        starts = starts[np.concatenate([[True], apart])[: len(starts)]]
+        ends = ends[np.concatenate([apart, [True]])[: len(ends)]]
+        places = np.empty(2 * len(starts) + 2, dtype=np.int64)
+        places[0], places[-1] = 0, height * width
+        places[1:-1:2], places[2:-1:2] = starts, ends
+        counts = np.diff(places)
+        if len(counts) > 1 and counts[-1] == 0:
+            counts = counts[:-1]
+        rle = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+        return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+
+
+def encode_rle(mask: np.ndarray, x: int = 0, y: int = 0, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """COCO compressed RLE of an image of `size` (height, width) that holds `mask` (h×w bool) at x, y."""
+    return Runs.of(mask).rle(x, y, size)
 
 
 def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
     """h×w bool of a COCO compressed RLE (counts str or bytes); also of one without any pixel."""
     h, w = rle["size"]
     return coco.decode({"size": [h, w], "counts": rle["counts"]}).view(bool) if h and w else np.zeros((h, w), bool)
-
-
-def _compress(counts: list[int], height: int, width: int) -> dict[str, Any]:
-    rle = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
 
 
 def color_of(mask_id: int) -> str:
@@ -180,6 +205,11 @@ class Segmentation:
             blended = strip[covered] * np.float32(1 - alpha) + colors[labels[covered]] * np.float32(alpha)
             strip[covered] = np.rint(blended).astype(np.uint8)
         return out
+
+    def written_in(self, seconds: float) -> None:
+        """Note how long writing the outputs took."""
+        self.seconds["write"] = round(seconds, 4)
+        self.seconds["total"] = round(sum(s for stage, s in self.seconds.items() if stage != "total"), 4)
 
     def funnel_line(self) -> str:
         """The funnel in one line, e.g. `4,096 points → 12,288 candidates → 5,210 → … → 42 masks, 93 % of the …`."""

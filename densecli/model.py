@@ -27,7 +27,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Modules that a config may build; a config is data, it must not be able to call anything else.
 _ALLOWED_TARGETS = ("sam2.modeling.", "densecli.", "torch.nn.")
 # What a run needs beside the weights themselves: features, one tile, buffers of the libraries.
-_WORKING_BYTES = 1_000_000_000
+WORKING_BYTES = 1_000_000_000
 _ADVICE = "`{}` gets SAM 2.1".format(checkpoints.fetch_command("large"))
 
 
@@ -140,7 +140,7 @@ def _choose_auto(preferred: str | None, device: torch.device, checkpoint_dir: Pa
     on_disk = [(e, p) for e in by_size if (p := checkpoints.find_checkpoint(e.name, checkpoint_dir)) is not None]
     better = f"; {checkpoints.fetch_command(preferred or 'large')} gets {preferred or 'large'}"
     for entry, path in on_disk:
-        if entry.size + _WORKING_BYTES <= room:
+        if entry.size + WORKING_BYTES <= room:
             checkpoints.verify(entry, path)
             return Choice(
                 entry.name,

@@ -126,12 +126,10 @@ def _segment_one(
     begin = time.perf_counter()
     for kind, path in outputs.items():
         if kind == "json":  # the last one: it holds the time that the others took
-            segmentation.seconds["write"] = round(time.perf_counter() - begin, 4)
-            segmentation.seconds["total"] = round(sum(segmentation.seconds.values()), 4)
+            segmentation.written_in(time.perf_counter() - begin)
         sink(kind).write(segmentation, path, write_options)
     if "json" not in outputs:
-        segmentation.seconds["write"] = round(time.perf_counter() - begin, 4)
-        segmentation.seconds["total"] = round(sum(segmentation.seconds.values()), 4)
+        segmentation.written_in(time.perf_counter() - begin)
     console.notice(f"{shown}: {segmentation.funnel_line()}")
     for warning in segmentation.warnings:
         console.warning(f"{shown}: {warning}")

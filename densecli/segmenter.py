@@ -101,7 +101,7 @@ class Segmenter:
         self._load_seconds = 0.0  # the model was loaded once, for the first image
         height, width = loaded.pixels.shape[:2]
         parameters = self.resolved.parameters()
-        return Segmentation(
+        segmentation = Segmentation(
             pixels=loaded.pixels,
             masks=generated.masks,
             image={"path": loaded.name, "width": width, "height": height, "sha256": loaded.sha256},
@@ -120,6 +120,8 @@ class Segmenter:
             notices=list(loaded.notices),
             advice=explain.advice(generated.funnel, generated.masks, parameters),
         )
+        segmentation.written_in(0.0)
+        return segmentation
 
 
 def _funnel(funnel: Funnel, masks: int, crops: bool) -> dict[str, int]:

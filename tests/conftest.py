@@ -17,6 +17,10 @@ from PIL import Image
 
 CHECKOUT = Path(__file__).parents[1]
 
+# Threads that wait busily for their next work slow everything down many times over where tests share cores.
+# Before torch is imported, which reads it; child processes inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @dataclass(frozen=True)
 class Finished:

@@ -9,7 +9,7 @@ import traceback
 import typer
 
 from densecli import __version__, errors
-from densecli.cli import download_checkpoints, presets, segment
+from densecli.cli import doctor, download_checkpoints, presets, segment
 
 app = typer.Typer(
     name="densecli",
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("segment")(segment.segment)
 app.command("download-checkpoints")(download_checkpoints.download_checkpoints)
+app.command("doctor")(doctor.doctor)
 app.add_typer(presets.app, name="presets")
 
 
@@ -42,9 +43,14 @@ def root(
 def _run() -> int:
     try:
         code = app(prog_name="densecli", standalone_mode=False)
+        if code == errors.EXIT_ENVIRONMENT and sys.argv[1:2] != ["doctor"]:
+            _point_to_doctor()  # every input failed, each with a line of its own, for a reason of the environment
         return code if isinstance(code, int) else errors.EXIT_OK
     except errors.DensecliError as error:
-        return _fail(str(error), error.exit_code, with_traceback=_verbose())
+        code = _fail(str(error), error.exit_code, with_traceback=_verbose())
+        if isinstance(error, errors.EnvironmentProblem):
+            _point_to_doctor()
+        return code
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", errors.EXIT_INTERRUPTED)
     except BrokenPipeError:
@@ -56,14 +62,28 @@ def _run() -> int:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "densecli"
-            message = " ".join(error.format_message().split())
-            return _fail(f"{message} See '{command} --help'.", error.exit_code)
+            message = " ".join(error.format_message().split()).rstrip(".")
+            return _fail(f"{message}; see '{command} --help'", error.exit_code)
         what = " ".join(str(error).split()) or "no message"
+        from densecli.doctor.failures import is_environment_failure
+
+        if is_environment_failure(error):
+            code = _fail(
+                f"a library is missing or broken: {type(error).__name__}: {what} (-v shows where)",
+                errors.EXIT_ENVIRONMENT,
+                with_traceback=_verbose(),
+            )
+            _point_to_doctor()
+            return code
         return _fail(
             f"unexpected {type(error).__name__}: {what} (-v shows where; please report it)",
             errors.EXIT_NOTHING_SUCCEEDED,
             with_traceback=_verbose(),
         )
+
+
+def _point_to_doctor() -> None:
+    print("run densecli doctor", file=sys.stderr)
 
 
 def _verbose() -> bool:

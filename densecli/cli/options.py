@@ -45,6 +45,6 @@ SaveOption = Annotated[
     str,
     typer.Option("--save", metavar="KINDS", help="Comma list of overlay,json,labels,masks,cutouts."),
 ]
-AlphaOption = Annotated[float, typer.Option("--alpha", min=0.0, max=1.0, help="Opacity of the overlay.")]
+AlphaOption = Annotated[float, typer.Option("--alpha", metavar="0..1", help="Opacity of the overlay.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only results and errors.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="More detail, and tracebacks.")]

@@ -37,22 +37,26 @@ def segment(
     from densecli.one_by_one import Job, segment_all
     from densecli.sinks import WriteOptions, parse_kinds
 
-    with Console(quiet=quiet, verbose=verbose, json=json_) as console:
-        job = Job(
-            inputs=inputs,
-            output_dir=output_dir,
-            kinds=parse_kinds(save),
-            write_options=WriteOptions(alpha=alpha),
-            skip_existing=not overwrite,
-        )
-        return segment_all(
-            job,
-            console,
-            preset=preset,
-            overrides=set_,
-            model=model,
-            device=device,
-            precision=precision,
-            checkpoint_dir=checkpoint_dir,
-            config=config,
-        )
+    try:
+        with Console(quiet=quiet, verbose=verbose, json=json_) as console:
+            job = Job(
+                inputs=inputs,
+                output_dir=output_dir,
+                kinds=parse_kinds(save),
+                write_options=WriteOptions(alpha=alpha),
+                skip_existing=not overwrite,
+            )
+            return segment_all(
+                job,
+                console,
+                preset=preset,
+                overrides=set_,
+                model=model,
+                device=device,
+                precision=precision,
+                checkpoint_dir=checkpoint_dir,
+                config=config,
+            )
+    except KeyboardInterrupt:
+        # Left to typer, some versions end without a word.
+        raise typer.Abort from None

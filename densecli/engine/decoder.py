@@ -62,24 +62,29 @@ class PromptDecoder:
         self.embedding = features.embedding
         with torch.no_grad(), self._autocast():
             pe = self.prompt_encoder.get_dense_pe().to(features.embedding)
-            self.pe = pe.flatten(2).transpose(1, 2)[0].contiguous()  # N × C
+            self.pe = _tokens_last(pe)[0]  # N × C
             plain = features.embedding + self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-            self.image_tokens = plain.flatten(2).transpose(1, 2)[0].contiguous()  # N × C, shared by all prompts
+            self.image_tokens = _tokens_last(plain)[0]  # N × C, shared by all prompts
             first = transformer.layers[0]
-            self.shared_keys = first.cross_attn_token_to_image.k_proj(self.image_tokens + self.pe)
-            self.shared_values = first.cross_attn_token_to_image.v_proj(self.image_tokens)
-            self.shared_queries = first.cross_attn_image_to_token.q_proj(self.image_tokens + self.pe)
-            # Positional parts of the projections that are absorbed elsewhere: N × D each.
+            self.shared_keys = self._by_head(first.cross_attn_token_to_image.k_proj(self.image_tokens + self.pe))
+            self.shared_values = self._by_head(first.cross_attn_token_to_image.v_proj(self.image_tokens))
+            queries = first.cross_attn_image_to_token.q_proj(self.image_tokens + self.pe)
+            self.shared_queries = self._by_head(queries).transpose(1, 2).contiguous()  # H × d × N
+            # Positional parts of the projections that are absorbed elsewhere: H × d × N each.
             self.positional_keys = [
-                self.pe @ attention.k_proj.weight.T
+                self._by_head(F.linear(self.pe, attention.k_proj.weight)).transpose(1, 2).contiguous()
                 for attention in [layer.cross_attn_token_to_image for layer in transformer.layers]
                 + [transformer.final_attn_token_to_image]
             ]
             self.positional_queries = [
-                F.linear(self.pe, layer.cross_attn_image_to_token.q_proj.weight)
-                + layer.cross_attn_image_to_token.q_proj.bias
+                self._by_head(layer.cross_attn_image_to_token.q_proj(self.pe)).transpose(1, 2).contiguous()
                 for layer in transformer.layers
             ]
+            self.upscaler = _Upscaler(self.decoder, features.high_res, self.height, self.width)
+
+    def _by_head(self, x: torch.Tensor) -> torch.Tensor:
+        """rows × D to H × rows × d."""
+        return x.reshape(-1, self.heads, x.shape[-1] // self.heads).transpose(0, 1).contiguous()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
@@ -149,7 +154,7 @@ class PromptDecoder:
             mask_tokens = tokens[:, first + 1 : first + 1 + self.decoder.num_mask_tokens]
             if not multimask and self.decoder.dynamic_multimask_via_stability:
                 # Which output counts depends on the masks themselves, so all of them are needed before any filter.
-                logits = self._logits(image, mask_tokens, range(self.decoder.num_mask_tokens)).float()
+                logits = self.upscaler(image, mask_tokens, range(self.decoder.num_mask_tokens)).float()
                 logits, predicted_iou = self.decoder._dynamic_multimask_via_stability(logits, predicted_iou)
                 keep = _above(predicted_iou, threshold) if keep is None else keep
                 return Decoded(predicted_iou, keep, logits[keep])
@@ -158,9 +163,9 @@ class PromptDecoder:
             keep = _above(predicted_iou, threshold) if keep is None else keep
             rows = keep.any(1).nonzero()[:, 0]
             if len(rows) < len(points):
-                logits = self._logits(image[rows], mask_tokens[rows], outputs)[keep[rows]]
+                logits = self.upscaler(image[rows], mask_tokens[rows], outputs)[keep[rows]]
             else:
-                logits = self._logits(image, mask_tokens, outputs)[keep]
+                logits = self.upscaler(image, mask_tokens, outputs)[keep]
             return Decoded(predicted_iou, keep, logits.float())
 
     def _tokens(self, points: torch.Tensor) -> torch.Tensor:
@@ -178,7 +183,7 @@ class PromptDecoder:
             return None
         clamped = prompts.clamp(-MASK_PROMPT_LIMIT, MASK_PROMPT_LIMIT)[:, None]
         dense = self.prompt_encoder._embed_masks(clamped)
-        return (self.embedding + dense).flatten(2).transpose(1, 2).contiguous()
+        return _tokens_last(self.embedding + dense)
 
     def _transform(self, tokens: torch.Tensor, image: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """The two-way transformer. Returns tokens B × T × C and the updated image tokens B × N × C."""
@@ -204,13 +209,8 @@ class PromptDecoder:
 
     def _tokens_to_shared_image(self, attention: Any, q: torch.Tensor) -> torch.Tensor:
         b, t, _ = q.shape
-        d = attention.internal_dim // self.heads
-
-        def split(x: torch.Tensor) -> torch.Tensor:  # rows × D -> 1 × H × rows × d
-            return x.reshape(-1, self.heads, d).transpose(0, 1)[None]
-
         out = F.scaled_dot_product_attention(
-            split(attention.q_proj(q)), split(self.shared_keys), split(self.shared_values)
+            self._by_head(attention.q_proj(q))[None], self.shared_keys[None], self.shared_values[None]
         )
         return attention.out_proj(out[0].transpose(0, 1).reshape(b, t, -1))
 
@@ -219,15 +219,15 @@ class PromptDecoder:
     ) -> torch.Tensor:
         b, t, _ = q.shape
         heads, d = self.heads, attention.internal_dim // self.heads
-        q = attention.q_proj(q).view(b, t, heads, d).transpose(1, 2) / math.sqrt(d)  # B × H × T × d
-        queries = torch.einsum("bhtd,hdc->bhtc", q, attention.k_proj.weight.view(heads, d, -1))
-        scores = torch.bmm(queries.reshape(b, heads * t, -1), image.transpose(1, 2)).view(b, heads, t, -1)
-        scores = scores + torch.einsum("bhtd,hdn->bhtn", q, positional_keys.view(-1, heads, d).permute(1, 2, 0))
-        weights = torch.softmax(scores, -1).view(b, heads * t, -1).to(image.dtype)
-        pooled = torch.bmm(weights, image).view(b, heads, t, -1)  # B × H × T × C
-        out = torch.einsum("bhtc,hdc->bhtd", pooled, attention.v_proj.weight.view(heads, d, -1))
-        out = out + attention.v_proj.bias.view(1, heads, 1, d)
-        return attention.out_proj(out.transpose(1, 2).reshape(b, t, -1))
+        q = self._by_head(attention.q_proj(q) / math.sqrt(d))  # H × B·T × d
+        queries = self._by_prompt(q @ attention.k_proj.weight.view(heads, d, -1), b)  # B × H·T × C
+        positional = self._by_prompt(q @ positional_keys, b)  # B × H·T × N
+        weights = torch.baddbmm(positional, queries, image.transpose(1, 2)).softmax(-1)
+        pooled = torch.bmm(weights.to(image.dtype), image)  # B × H·T × C
+        pooled = pooled.view(b, heads, t, -1).transpose(0, 1).reshape(heads, b * t, -1)
+        out = pooled @ attention.v_proj.weight.view(heads, d, -1).transpose(1, 2)  # H × B·T × d
+        out = out.transpose(0, 1).reshape(b, t, -1) + attention.v_proj.bias
+        return attention.out_proj(out)
 
     def _updated_image(
         self, attention: Any, keys: torch.Tensor, values: torch.Tensor, image: torch.Tensor | None, index: int
@@ -235,37 +235,71 @@ class PromptDecoder:
         """Image tokens plus their attention to the prompt tokens (before the norm): B × N × C."""
         b, t, _ = keys.shape
         heads, d = self.heads, attention.internal_dim // self.heads
-        k = attention.k_proj(keys).view(b, t, heads, d) / math.sqrt(d)
+        k = self._by_head(attention.k_proj(keys) / math.sqrt(d))  # H × B·T × d
         if image is None:
-            scores = torch.einsum("nhd,bthd->bnht", self.shared_queries.view(-1, heads, d), k)
+            scores = self._by_prompt(k @ self.shared_queries, b)  # B × H·T × N
         else:
-            queries = torch.einsum("bthd,hdc->bhtc", k, attention.q_proj.weight.view(heads, d, -1))
-            queries = queries.reshape(b, heads * t, -1)
-            scores = torch.bmm(image, queries.transpose(1, 2)).view(b, -1, heads, t)
-            scores = scores + torch.einsum("nhd,bthd->bnht", self.positional_queries[index].view(-1, heads, d), k)
-        weights = torch.softmax(scores, -1).view(b, -1, heads * t)
-        v = attention.v_proj(values).view(b, t, heads, d)
-        v = torch.einsum("bthd,chd->bhtc", v, attention.out_proj.weight.view(-1, heads, d)).reshape(b, heads * t, -1)
-        if image is None:
-            base = (self.image_tokens + attention.out_proj.bias)[None].expand(b, -1, -1)
-        else:
-            base = image + attention.out_proj.bias
-        return torch.baddbmm(base.to(v.dtype), weights.to(v.dtype), v)
+            queries = self._by_prompt(k @ attention.q_proj.weight.view(heads, d, -1), b)  # B × H·T × C
+            positional = self._by_prompt(k @ self.positional_queries[index], b)
+            scores = torch.baddbmm(positional, queries, image.transpose(1, 2))
+        # Over the tokens of a head; N stays innermost, where the processor's vectors work along it.
+        weights = scores.view(b, heads, t, -1).softmax(2).view(b, heads * t, -1)
+        v = self._by_head(attention.v_proj(values))
+        out_proj = attention.out_proj.weight.view(-1, heads, d).permute(1, 2, 0)  # H × d × C
+        # A head's weights sum to 1, so a share of the bias in each of its values adds up to the bias.
+        v = self._by_prompt(v @ out_proj + attention.out_proj.bias / heads, b)  # B × H·T × C
+        base = self.image_tokens.expand(b, -1, -1) if image is None else image
+        return torch.baddbmm(base.to(v.dtype), weights.to(v.dtype).transpose(1, 2), v)
 
-    def _logits(self, image: torch.Tensor, mask_tokens: torch.Tensor, outputs: range) -> torch.Tensor:
-        """B × M × h × w low-resolution logits of the chosen outputs."""
-        b = len(image)
+    def _by_prompt(self, x: torch.Tensor, b: int) -> torch.Tensor:
+        """H × B·T × n to B × H·T × n."""
+        return x.view(self.heads, b, -1, x.shape[-1]).transpose(0, 1).reshape(b, -1, x.shape[-1])
+
+
+class _Upscaler:
+    """`output_upscaling` and the product with the hyper-networks, with channels last.
+
+    A transposed convolution of kernel 2 and stride 2 is one matrix product per token, whose 4 × C' outputs are the
+    four pixels that the token becomes. Left in that order, everything up to the logits is a product of matrices;
+    only the logits, the smallest of all, are put into rows and columns.
+    """
+
+    def __init__(self, decoder: Any, high_res: tuple[torch.Tensor, ...], height: int, width: int) -> None:
+        self.decoder, self.height, self.width = decoder, height, width
+        first, self.norm, self.act1, second, self.act2 = decoder.output_upscaling
+        self.weight1, bias1 = _as_matrix(first)
+        self.weight2, bias2 = _as_matrix(second)
+        self.added1, self.added2 = bias1, bias2
+        if decoder.use_high_res_features:
+            stride4, stride8 = high_res
+            pixels = stride8[0].view(-1, height, 2, width, 2).permute(1, 3, 2, 4, 0)
+            self.added1 = bias1 + pixels.reshape(height * width, -1)
+            pixels = stride4[0].view(-1, height, 2, 2, width, 2, 2).permute(1, 4, 2, 5, 3, 6, 0)
+            self.added2 = bias2 + pixels.reshape(4 * height * width, -1)
+
+    def __call__(self, image: torch.Tensor, mask_tokens: torch.Tensor, outputs: range) -> torch.Tensor:
+        """B × M × 4h × 4w logits of image tokens B × N × C and the mask tokens of the chosen outputs."""
+        b, h, w = len(image), self.height, self.width
         if b == 0:
-            return image.new_zeros(0, len(outputs), *self.logits_size)
-        source = image.transpose(1, 2).reshape(b, -1, self.height, self.width)
-        if self.decoder.use_high_res_features:
-            first, norm, act1, second, act2 = self.decoder.output_upscaling
-            stride4, stride8 = self.high_res
-            up = act2(second(act1(norm(first(source) + stride8))) + stride4)
-        else:
-            up = self.decoder.output_upscaling(source)
-        rows = [self.decoder.output_hypernetworks_mlps[i](mask_tokens[:, i]) for i in outputs]
-        return (torch.stack(rows, 1) @ up.flatten(2)).view(b, len(outputs), *up.shape[-2:])
+            return image.new_zeros(0, len(outputs), 4 * h, 4 * w)
+        x = (image @ self.weight1).add_(self.added1).view(b, 4 * h * w, -1)
+        x = self.act1(F.layer_norm(x, x.shape[-1:], self.norm.weight, self.norm.bias, self.norm.eps).to(image.dtype))
+        x = self.act2((x @ self.weight2).add_(self.added2)).view(b, 16 * h * w, -1)
+        rows = torch.stack([self.decoder.output_hypernetworks_mlps[i](mask_tokens[:, i]) for i in outputs], 1)
+        logits = rows.to(x.dtype) @ x.transpose(1, 2)  # B × M × (h, w, 2, 2, 2, 2)
+        logits = logits.view(b, len(outputs), h, w, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        return logits.reshape(b, len(outputs), 4 * h, 4 * w)
+
+
+def _as_matrix(layer: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """A ConvTranspose2d of kernel 2 and stride 2 as C × 4·C' weights and 4·C' biases, pixel by pixel."""
+    channels, out = layer.weight.shape[:2]
+    return layer.weight.permute(0, 2, 3, 1).reshape(channels, 4 * out), layer.bias.repeat(4)
+
+
+def _tokens_last(maps: torch.Tensor) -> torch.Tensor:
+    """B × C × h × w to B × N × C."""
+    return maps.flatten(2).transpose(1, 2).contiguous()
 
 
 def _above(predicted_iou: torch.Tensor, threshold: float) -> torch.Tensor:

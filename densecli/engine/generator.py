@@ -18,7 +18,7 @@ from densecli.engine.encoder import encode
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters, Limits
 from densecli.engine.upsampling import Upsampling
 from densecli.errors import EnvironmentProblem
-from densecli.masks import Mask, decode_rle, encode_rle
+from densecli.masks import Mask, Runs, decode_rle
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -54,7 +54,7 @@ class Generated:
 
 
 class _Winner:
-    """A mask that survived NMS: position and RLE of its window in the image, and its scores."""
+    """A mask that survived NMS: position and runs of its window in the image, and its scores."""
 
     def __init__(
         self,
@@ -73,13 +73,13 @@ class _Winner:
         """Set the mask: `window` (h×w bool, trimmed to the mask) at x, y of the image."""
         h, w = window.shape
         self.x, self.y = x, y
-        self.rle = encode_rle(window)
-        self.area = int(np.count_nonzero(window))
+        self.runs = Runs.of(window)
+        self.area = self.runs.area
         # xyxy, both ends inclusive, as in sam2's batched_mask_to_box, on which NMS works.
         self.box = (x, y, x + w - 1, y + h - 1)
 
     def window(self) -> np.ndarray:
-        return decode_rle(self.rle)
+        return decode_rle(self.runs.rle())
 
 
 @dataclass
@@ -348,7 +348,7 @@ def _chosen(winners: list[_Winner], scores: torch.Tensor, threshold: float) -> l
 def _masks(winners: list[_Winner], size: tuple[int, int]) -> list[Mask]:
     """Masks with ids by falling area; equal areas keep the order of their scores."""
     winners = sorted(winners, key=lambda w: -w.area)
-    rles = [encode_rle(w.window(), w.x, w.y, size) for w in winners]
+    rles = [w.runs.rle(w.x, w.y, size) for w in winners]
     parent = parts.parents(rles, [w.area for w in winners])
     masks = []
     for i, winner in enumerate(winners):
@@ -364,7 +364,7 @@ def _masks(winners: list[_Winner], size: tuple[int, int]) -> list[Mask]:
                 point_coords=(winner.point,),
                 crop_box=winner.crop_box,
                 segmentation=rles[i],
-                window_counts=winner.rle["counts"].encode("ascii"),
+                window_counts=winner.runs.rle()["counts"].encode("ascii"),
                 parent=None if above is None else above + 1,
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ GB = 1e9
 # Of what is free, leave some to the allocator's fragmentation and to everybody else.
 _USABLE = 0.8
 _MOST_POINTS_PER_BATCH = {"cuda": 256, "mps": 64, "cpu": 64}
-# A tile of image tokens should fit the processor's cache (measured: 4 prompts of an official shape, ENGINE.md).
-_CPU_TILE_BYTES = 16 << 20
+# Image tokens of a decoder tile, which should stay in the cache: 2 prompts of an official shape, 27 of the starter
+# (benchmarks/NOTES.md has the measurements; twice as much or half as much costs 5 to 20 %).
+_CPU_TILE_BYTES = 8 << 20
 
 
 def free_bytes(device: torch.device) -> int:
@@ -128,13 +130,18 @@ def choose_batch_size(requested: int | str, device: torch.device, budget: int, s
     most_in_tile = _CPU_TILE_BYTES // shape.tokens_bytes if device.type == "cpu" else _MOST_POINTS_PER_BATCH["cuda"]
     most_in_tile = max(1, most_in_tile)
     if isinstance(requested, int):
-        return BatchSize(requested, min(requested, most_in_tile))
+        return BatchSize(requested, _even(requested, most_in_tile))
     points = _MOST_POINTS_PER_BATCH.get(device.type, 64)
     tile = min(points, most_in_tile)
     while points > 1 and points * shape.batch_bytes + tile * shape.tile_bytes > budget:
         points //= 2
         tile = min(points, max(1, tile // 2)) if tile * shape.tile_bytes > budget // 2 else min(points, tile)
-    return BatchSize(points, tile)
+    return BatchSize(points, _even(points, tile))
+
+
+def _even(points: int, most: int) -> int:
+    """Prompts per tile so that a batch falls into tiles of about one size, none above `most`."""
+    return math.ceil(points / math.ceil(points / most))
 
 
 def budget_bytes(device: torch.device, max_memory_gb: float | None) -> int:

@@ -6,11 +6,17 @@ smallest and the largest of the four: a cell whose corners are all above a thres
 are all below not at all. Only cells that an outline crosses need a look, and there each row of pixels is a straight
 line in x, whose crossing of the threshold is found by one division. The cost of a candidate is that of its
 low-resolution picture plus its outline, whatever the size of the image.
+
+On the CPU compiled loops do this (cpu_kernels.py); the tensor code here serves GPUs, and the CPU where numba is broken.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -60,13 +66,34 @@ class Axis:
         return self.start[1:] - self.start[:-1]
 
 
-class Upsampling:
-    """Low-resolution logits h × w seen at height × width pixels (one crop)."""
+@cache
+def _kernels() -> ModuleType | None:
+    """The compiled loops, or None where numba cannot be used (not importable, or nowhere to cache its code)."""
+    try:
+        from densecli.engine import cpu_kernels
+    except (ImportError, RuntimeError, OSError):
+        return None
+    return cpu_kernels
 
-    def __init__(self, low_size: tuple[int, int], size: tuple[int, int], device: torch.device) -> None:
+
+@cache
+def _threads(n: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n, thread_name_prefix="densecli-upsampling")
+
+
+class Upsampling:
+    """Low-resolution logits h × w seen at height × width pixels (one crop).
+
+    compiled: use the compiled loops on the CPU where they are to be had.
+    """
+
+    def __init__(
+        self, low_size: tuple[int, int], size: tuple[int, int], device: torch.device, *, compiled: bool = True
+    ) -> None:
         self.low_size, self.size = low_size, size
         self.rows = Axis.of(low_size[0], size[0], device)
         self.columns = Axis.of(low_size[1], size[1], device)
+        self.kernels = _kernels() if compiled and device.type == "cpu" else None
 
     def areas_and_boxes(
         self, logits: torch.Tensor, low: float, middle: float, high: float
@@ -76,6 +103,8 @@ class Upsampling:
         logits: M × h × w float32. Returns two M float64 and M × 4 int64 boxes: xyxy, both ends inclusive,
         all 0 for an empty mask, as in sam2's `batched_mask_to_box`.
         """
+        if self.kernels is not None:
+            return self._compiled_areas_and_boxes(logits, low, middle, high)
         per_chunk = max(1, _CHUNK_ELEMENTS // (self.low_size[0] * self.low_size[1]))
         parts = [
             self._areas_and_boxes(logits[i : i + per_chunk], low, middle, high)
@@ -85,6 +114,32 @@ class Upsampling:
             empty = torch.zeros(0, dtype=torch.float64, device=logits.device)
             return empty, empty, torch.zeros(0, 4, dtype=torch.int64, device=logits.device)
         return tuple(torch.cat(p) for p in zip(*parts, strict=True))  # type: ignore[return-value]
+
+    def _compiled_areas_and_boxes(
+        self, logits: torch.Tensor, low: float, middle: float, high: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        kernels = self.kernels
+        assert kernels is not None
+        pictures = logits.numpy()
+        m = len(pictures)
+        area_low, area_high = np.empty(m, dtype=np.int64), np.empty(m, dtype=np.int64)
+        boxes = np.empty((m, 4), dtype=np.int64)
+        thresholds = np.float32(low), np.float32(middle), np.float32(high)
+        tables = (
+            *(t.numpy() for t in (self.rows.start, self.rows.weight)),
+            *(t.numpy() for t in (self.columns.start, self.columns.weight, self.columns.first)),
+            np.float32(self.columns.step),
+        )
+        n = torch.get_num_threads()
+        # Four slices a thread, so that one with big masks does not hold up the rest.
+        bounds = np.linspace(0, m, min(m, 4 * n) + 1).astype(int)
+        slices = [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+        def work(part: slice) -> None:
+            kernels.areas_and_boxes(pictures[part], *thresholds, *tables, area_low[part], area_high[part], boxes[part])
+
+        list(_threads(n).map(work, slices) if len(slices) > 1 and n > 1 else map(work, slices))
+        return torch.from_numpy(area_low).double(), torch.from_numpy(area_high).double(), torch.from_numpy(boxes)
 
     def _areas_and_boxes(
         self, logits: torch.Tensor, low: float, middle: float, high: float
@@ -139,7 +194,9 @@ class Upsampling:
         boxes = torch.stack([left, top, right, bottom], 1)
         return torch.where((right >= left)[:, None], boxes, torch.zeros(m, 4, dtype=torch.int64, device=device))
 
-    def _crossings(self, padded: torch.Tensor, inside: torch.Tensor, largest: torch.Tensor, threshold: float):
+    def _crossings(
+        self, padded: torch.Tensor, inside: torch.Tensor, largest: torch.Tensor, threshold: float
+    ) -> Iterator[tuple[torch.Tensor, ...]]:
         """Cells that the outline crosses, in chunks of K cells with at most P rows of pixels each.
 
         Yields mask index K, first row K, first column K, columns K, pixels above the threshold K × P (0 for rows
@@ -162,8 +219,10 @@ class Upsampling:
             rise = (upper[1] - upper[0]) * (1 - weight) + (lower[1] - lower[0]) * weight
             # In pixels from the first one of the cell: where this row's line meets the threshold. Only the pixel
             # nearest to it can be in doubt; that one is interpolated as the reference does, along x, then along y.
-            where = ((threshold - left) / rise - self.columns.first[c][:, None]) / self.columns.step
-            nearest = torch.nan_to_num(where).round().clamp(min=0).minimum(n_columns[:, None] - 1.0).to(torch.int64)
+            # Before the left neighbour there is no line: pixels there (at the image's edge) are clamped to it.
+            ratio = (threshold - left) / rise
+            where = torch.where(ratio > 0, (ratio - self.columns.first[c][:, None]) / self.columns.step, 0.0)
+            nearest = where.round().clamp(min=0).minimum(n_columns[:, None] - 1.0).to(torch.int64)
             across = self.columns.weight[(x[:, None] + nearest).clamp(0, self.size[1] - 1)]
             value = (upper[0] * (1 - across) + upper[1] * across) * (1 - weight)
             value = value + (lower[0] * (1 - across) + lower[1] * across) * weight
@@ -171,9 +230,6 @@ class Upsampling:
             rising = rise > 0
             above = torch.where(rising, n_columns[:, None] - 1 - nearest + doubtful, nearest + doubtful)
             above = torch.where(rise == 0, doubtful * n_columns[:, None], above)
-            # Pixels beyond the first logit are clamped to it, off the line: they do not meet a crossing there.
-            above = torch.where(rising & (left > threshold), n_columns[:, None], above)
-            above = torch.where((rise < 0) & (left <= threshold), 0, above)
             above = torch.where(exists, above.clamp(min=0), 0).minimum(n_columns[:, None])
             yield m, y, x, n_columns, above, rising
 
@@ -191,6 +247,15 @@ class Upsampling:
         x0, x1 = _pixels(self.columns, int(stacks[0]), int(stacks[-1]))
         if y0 >= y1 or x0 >= x1:
             return 0, 0, np.zeros((0, 0), dtype=bool)
+        if self.kernels is not None:
+            out = np.zeros((y1 - y0, x1 - x0), dtype=bool)
+            rows, columns = self.rows, self.columns
+            tables = (t.numpy() for t in (rows.start, rows.weight, columns.start, columns.weight))
+            self.kernels.fill_mask(logits.numpy(), np.float32(threshold), *tables, x0, y0, out)
+            return _trimmed(x0, y0, out)
+        return _trimmed(x0, y0, self._interpolated(logits, threshold, x0, y0, x1, y1).cpu().numpy())
+
+    def _interpolated(self, logits: torch.Tensor, threshold: float, x0: int, y0: int, x1: int, y1: int) -> torch.Tensor:
         row, row_weight = self.rows.index[y0:y1], self.rows.weight[y0:y1]
         column, column_weight = self.columns.index[x0:x1], self.columns.weight[x0:x1]
         first, last = int(row[0]), min(int(row[-1]) + 1, self.low_size[0] - 1)
@@ -205,7 +270,7 @@ class Upsampling:
             part = slice(begin, begin + lines_per_strip)
             weight = row_weight[part, None]
             torch.gt(wide[row[part]] * (1 - weight) + wide[below[part]] * weight, threshold, out=out[part])
-        return _trimmed(x0, y0, out.cpu().numpy())
+        return out
 
 
 def _extent(used: torch.Tensor, axis: Axis, length: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -118,7 +118,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
     """A real allocation failure in a process that may not take more address space."""
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
     run = subprocess.run(
-        [sys.executable, "-c", _RUN_WITH_LITTLE_MEMORY, str(130 << 20)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", _RUN_WITH_LITTLE_MEMORY, str(70 << 20)], capture_output=True, text=True, timeout=120
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("True "), run.stdout

@@ -25,10 +25,19 @@ def smooth_logits(seed: int, m: int, h: int, w: int, smoothness: int) -> torch.T
     return logits + torch.linspace(-12, 12, m)[:, None, None]
 
 
+BOTH_PATHS = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "tensors"])
+
+
+def upsampling_of(low_size: tuple[int, ...], size: tuple[int, int], compiled: bool) -> Upsampling:
+    upsampling = Upsampling((low_size[0], low_size[1]), size, CPU, compiled=compiled)
+    assert (upsampling.kernels is not None) == compiled, "the compiled loops are not to be had here"
+    return upsampling
+
+
 def assert_equals_full_size(
-    logits: torch.Tensor, size: tuple[int, int], low: float, middle: float, high: float
+    logits: torch.Tensor, size: tuple[int, int], low: float, middle: float, high: float, compiled: bool
 ) -> None:
-    upsampling = Upsampling(tuple(logits.shape[1:]), size, CPU)
+    upsampling = upsampling_of(logits.shape[1:], size, compiled)
     full = F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
     area_low, area_high, boxes = upsampling.areas_and_boxes(logits, low, middle, high)
     # A pixel within float32 rounding of a threshold may fall on either side.
@@ -47,6 +56,7 @@ def assert_equals_full_size(
             assert window.any(0)[[0, -1]].all() and window.any(1)[[0, -1]].all(), "not trimmed to its box"
 
 
+@BOTH_PATHS
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
@@ -56,29 +66,34 @@ def assert_equals_full_size(
     offset=st.floats(0, 3),
     threshold=st.floats(-2, 2),
 )
-def test_any_shapes(seed, low, size, smoothness, offset, threshold) -> None:
+def test_any_shapes(compiled, seed, low, size, smoothness, offset, threshold) -> None:
     logits = smooth_logits(seed, 7, *low, smoothness)
-    assert_equals_full_size(logits, size, threshold - offset, threshold, threshold + offset)
+    assert_equals_full_size(logits, size, threshold - offset, threshold, threshold + offset, compiled)
 
 
+@BOTH_PATHS
 @pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (3, 4000), (1200, 1800)])
-def test_extreme_shapes(size: tuple[int, int]) -> None:
-    assert_equals_full_size(smooth_logits(1, 5, 96, 96, 4), size, -1.0, 0.0, 1.0)
+def test_extreme_shapes(size: tuple[int, int], compiled: bool) -> None:
+    assert_equals_full_size(smooth_logits(1, 5, 96, 96, 4), size, -1.0, 0.0, 1.0, compiled)
 
 
+@BOTH_PATHS
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**16), size=st.tuples(st.integers(1, 200), st.integers(1, 200)))
-def test_logits_that_tie_with_the_threshold(seed: int, size: tuple[int, int]) -> None:
+def test_logits_that_tie_with_the_threshold(compiled: bool, seed: int, size: tuple[int, int]) -> None:
     """Plateaus exactly at a threshold are not above it."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randint(-1, 2, (6, 12, 9), generator=generator).float()
-    upsampling = Upsampling((12, 9), size, CPU)
+    upsampling = upsampling_of((12, 9), size, compiled)
     full = F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
     area_low, area_high, _ = upsampling.areas_and_boxes(logits, -1.0, 0.0, 1.0)
-    assert (area_high == 0).all() and (full <= 1).all()
+    assert (area_high == 0).all() and (full <= 1 + 1e-6).all()
     assert ((area_low - (full > -1).sum((1, 2))).abs() <= ((full + 1).abs() < 1e-5).sum((1, 2))).all()
 
 
-def test_nothing_to_do() -> None:
-    area_low, area_high, boxes = Upsampling((8, 8), (50, 60), CPU).areas_and_boxes(torch.zeros(0, 8, 8), -1, 0, 1)
+@BOTH_PATHS
+def test_nothing_to_do(compiled: bool) -> None:
+    area_low, area_high, boxes = upsampling_of((8, 8), (50, 60), compiled).areas_and_boxes(
+        torch.zeros(0, 8, 8), -1, 0, 1
+    )
     assert len(area_low) == len(area_high) == len(boxes) == 0

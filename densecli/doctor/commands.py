@@ -1,0 +1,76 @@
+"""Commands that mend things, spelt for the Python in use and for this system's shell."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def shell(arguments: Sequence[str]) -> str:
+    """One command line that a user can paste into a shell."""
+    return subprocess.list2cmdline(arguments) if os.name == "nt" else shlex.join(arguments)
+
+
+def python(*arguments: str) -> str:
+    """A command of the Python in use."""
+    return shell([sys.executable, *arguments])
+
+
+def densecli(*arguments: str) -> str:
+    """A densecli command of the Python in use: there may be others on the PATH."""
+    return python("-m", "densecli", *arguments)
+
+
+def pip_arguments(*arguments: str) -> list[str]:
+    """`pip install` with these arguments for the Python in use; by uv where there is no pip (venvs that uv made)."""
+    if importlib.util.find_spec("pip") is None and (uv := shutil.which("uv")):
+        return [uv, "pip", "install", "--python", sys.executable, *arguments]
+    return [sys.executable, "-m", "pip", "install", *arguments]
+
+
+def pip_install(*arguments: str) -> str:
+    """`pip_arguments` as a command line."""
+    command = shell(pip_arguments(*arguments))
+    if importlib.util.find_spec("pip") is None and not shutil.which("uv"):
+        return f"{python('-m', 'ensurepip')} && {command}"
+    return command
+
+
+def pip_uninstall(*names: str) -> str:
+    """A command that removes these packages."""
+    if importlib.util.find_spec("pip") is None and (uv := shutil.which("uv")):
+        return shell([uv, "pip", "uninstall", "--python", sys.executable, *names])
+    return python("-m", "pip", "uninstall", "-y", *names)
+
+
+def rename_away(path: Path) -> str:
+    """A command that takes a file or folder out of Python's way and deletes nothing."""
+    away = path.with_name(f"my_{path.name}") if path.suffix == ".py" else path.with_name(f"{path.name}.away")
+    return shell(["move" if os.name == "nt" else "mv", str(path), str(away)])
+
+
+def remove(paths: Sequence[Path]) -> str:
+    """A command that deletes files and folders."""
+    names = [str(path) for path in paths]
+    return shell(["rmdir", "/s", "/q", *names] if os.name == "nt" else ["rm", "-r", *names])
+
+
+def install_sam2() -> str:
+    """sam2 without its CUDA extension, which densecli does not need and which often fails to build."""
+    command = pip_install("--no-build-isolation", "sam2>=1.1.0")
+    return f"set SAM2_BUILD_CUDA=0 && {command}" if os.name == "nt" else f"SAM2_BUILD_CUDA=0 {command}"
+
+
+def install_torch(driver_cuda: tuple[int, int] | None) -> str:
+    """PyTorch in a build that this driver can run; a build runs on every driver of its CUDA major version or later."""
+    index = "cu130"
+    if driver_cuda is not None and driver_cuda < (13, 0):
+        index = "cu126" if driver_cuda >= (12, 0) else "cu118"
+    url = f"https://download.pytorch.org/whl/{index}"
+    return pip_install("--force-reinstall", "torch>=2.5.1", "torchvision>=0.20.1", "--index-url", url)

@@ -1,0 +1,166 @@
+"""Checkpoints on disk, what interrupted runs left behind, disk space, and the folder for downloads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from densecli.doctor import commands
+from densecli.doctor.report import Check, problem, warning
+
+if TYPE_CHECKING:
+    from densecli.checkpoints import Registry
+
+_TEMPORARY_PREFIX = ".densecli-tmp-"  # densecli.files; not imported, because that sets the umask for a moment
+_OLD = 600.0  # seconds; a run that is still going on keeps its temporary files for less than that
+_OUTPUT_FOLDER = "densecli-out"
+_LITTLE_SPACE = 50_000_000  # bytes; the outputs of a few images
+_BEST = "large"
+
+
+def check_weights(*, deep: bool) -> list[Check]:
+    """All rows of this file. deep: read every checkpoint and compare its sha256."""
+    try:
+        from densecli import checkpoints
+
+        registry = checkpoints.load_registry()
+    except ImportError as error:
+        fix = commands.pip_install("pyyaml>=6.0", "platformdirs>=4.2")
+        return [problem("checkpoints", f"cannot look for them: {error}", fix)]
+    except Exception as error:  # UsageError of a registry that cannot be read: it would stop every run
+        variable = checkpoints.REGISTRY_VARIABLE
+        fix = f"set {variable}=" if os.name == "nt" else f"unset {variable}"
+        return [problem("checkpoints", checkpoints.one_line(error), fix)]
+    return [
+        check_starter(),
+        *check_checkpoints(registry, deep=deep),
+        check_leftovers(registry),
+        check_space(registry),
+        check_folder(),
+    ]
+
+
+def check_starter() -> Check:
+    """The model inside the package."""
+    from densecli import checkpoints
+    from densecli.errors import CheckpointError
+
+    try:
+        files = checkpoints.starter_files()
+    except CheckpointError as error:
+        return problem("starter", str(error), commands.pip_install("--force-reinstall", "--no-deps", "densecli"))
+    return Check("starter", f"{files[0]} ({checkpoints.megabytes(files[0].stat().st_size)})")
+
+
+def check_checkpoints(registry: Registry, *, deep: bool) -> list[Check]:
+    """The row `checkpoints`: which are where; and one for each that is damaged."""
+    from densecli import checkpoints
+    from densecli.errors import CheckpointError
+
+    here, missing, damaged = [], [], []
+    for entry in registry.entries.values():
+        location = checkpoints.locate_entry(entry, checkpoints.search_dirs())
+        fetch = commands.densecli("download-checkpoints", entry.name)
+        if location.problem is not None:
+            damaged.append(warning(f"checkpoint {entry.name}", location.problem, fetch))
+        if location.path is None:
+            missing.append(entry.name)
+            continue
+        if deep:
+            try:
+                checkpoints.verify(entry, location.path, use_stamp=False)
+            except CheckpointError as error:
+                damaged.append(problem(f"checkpoint {entry.name}", str(error), fetch))
+                continue
+        state = "verified" if checkpoints.is_verified(entry, location.path) else "right size"
+        here.append(f"{entry.name} in {location.path.parent} ({state})")
+    absent = f"not here: {', '.join(missing)}" if missing else "none is missing"
+    if not here:
+        seen = "no checkpoint of SAM 2.1 is here: densecli runs with starter, a small stand-in"
+        return [warning("checkpoints", seen, commands.densecli("download-checkpoints", _BEST)), *damaged]
+    return [Check("checkpoints", "; ".join([*here, absent])), *damaged]
+
+
+def check_leftovers(registry: Registry) -> Check:
+    """Downloads that were interrupted, and temporary files of runs that were killed."""
+    from densecli import checkpoints
+
+    parts = [
+        (entry, path)
+        for folder in checkpoints.search_dirs()
+        for entry in registry.entries.values()
+        if (path := folder / f"{entry.file}.part").is_file()
+    ]
+    if parts:
+        entry, path = parts[0]
+        more = f", and {len(parts) - 1} more" if len(parts) > 1 else ""
+        there = f"{path.stat().st_size / 1e6:.1f} of {checkpoints.megabytes(entry.size)}"
+        seen = f"{path}: an unfinished download ({there}){more}"
+        return warning("leftovers", seen, commands.densecli("download-checkpoints", entry.name))
+    killed = _temporary_files([*checkpoints.search_dirs(), Path.cwd(), Path(_OUTPUT_FOLDER).absolute()])
+    if killed:
+        more = f", and {len(killed) - 1} more" if len(killed) > 1 else ""
+        seen = f"{killed[0]}: left by a run that was killed{more}"
+        return warning("leftovers", seen, commands.remove(killed))
+    return Check("leftovers", "none")
+
+
+def _temporary_files(folders: list[Path]) -> list[Path]:
+    found = []
+    for folder in dict.fromkeys(folders):
+        try:
+            entries = [entry for entry in folder.iterdir() if entry.name.startswith(_TEMPORARY_PREFIX)]
+            found += [entry for entry in entries if time.time() - entry.lstat().st_mtime > _OLD]
+        except OSError:
+            continue
+    return sorted(found)
+
+
+def check_space(registry: Registry) -> Check:
+    """Room for results in this folder, and for the best checkpoint where downloads go."""
+    from densecli import checkpoints
+
+    here = shutil.disk_usage(Path.cwd()).free
+    folder = checkpoints.download_dir()
+    there = shutil.disk_usage(_existing(folder)).free
+    seen = f"{here / 1e9:.1f} GB free here, {there / 1e9:.1f} GB in {folder}"
+    if here < _LITTLE_SPACE:
+        return problem(
+            "disk space",
+            f"{seen}: too little for results",
+            commands.densecli("segment", "IMAGE", "-o", "/a/larger/disk"),
+        )
+    entry = registry.entries.get(_BEST)
+    wanted = 0 if entry is None or checkpoints.find_checkpoint(_BEST) is not None else entry.size
+    if there < wanted:
+        seen += f": too little for {_BEST} ({wanted / 1e9:.1f} GB)"
+        return warning("disk space", seen, commands.densecli("download-checkpoints", _BEST, "--dir", "/a/larger/disk"))
+    return Check("disk space", seen)
+
+
+def check_folder() -> Check:
+    """Whether downloads could be written."""
+    from densecli import checkpoints
+
+    folder = checkpoints.download_dir()
+    existing = _existing(folder)
+    try:
+        if not existing.is_dir():
+            raise NotADirectoryError(20, "is a file, not a folder")
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        setting = "set" if os.name == "nt" else "export"
+        fix = f"{setting} {checkpoints.FOLDER_VARIABLE}={commands.shell([str(Path.home() / 'densecli-checkpoints')])}"
+        # Everything but a download still works.
+        seen = f"{folder}: downloads cannot be written there ({existing}: {error.strerror})"
+        return warning("checkpoint folder", seen, fix)
+    return Check("checkpoint folder", f"{folder} can be written")
+
+
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents) if os.path.lexists(place))

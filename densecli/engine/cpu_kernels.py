@@ -1,0 +1,178 @@
+"""Compiled loops for the CPU: areas, boxes and masks of low-resolution logits, cell by cell.
+
+The same functions as the tensor code of `upsampling.py`, which stays the path for GPUs; here one pass over a candidate
+takes some ten microseconds, where some sixty tensor operations over all its cells took a millisecond. Compiled by numba
+at first use and cached on disk. All functions let go of the GIL.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(nogil=True, cache=True)
+def _row_count(left, rise, threshold, upper0, upper1, lower0, lower1, weight, first, step, x, n, x_weights):
+    """Pixels above `threshold` in one cell's row of pixels, on which the logits are a line, rising or falling.
+
+    Only the pixel nearest to the crossing can be in doubt; it is interpolated as F.interpolate does it.
+    """
+    nearest = 0
+    if rise != 0.0:
+        ratio = (threshold - left) / rise
+        # Before the left neighbour there is no line: pixels there (at the image's edge) are clamped to it.
+        if ratio > 0.0:
+            where = (ratio - first) / step
+            if where > n - 1:
+                nearest = n - 1
+            elif where > 0.0:
+                nearest = int(where + np.float32(0.5))
+    across = x_weights[x + nearest]
+    keep = np.float32(1.0) - across
+    value = (upper0 * keep + upper1 * across) * (np.float32(1.0) - weight)
+    value += (lower0 * keep + lower1 * across) * weight
+    above = 1 if value > threshold else 0
+    if rise == 0.0:
+        return n * above
+    return n - 1 - nearest + above if rise > 0.0 else nearest + above
+
+
+@njit(nogil=True, cache=True)
+def areas_and_boxes(
+    logits, low, middle, high, row_start, row_weight, x_start, x_weights, x_first, x_step, area_low, area_high, boxes
+):
+    """Fill area_low, area_high (M int64) and boxes (M × 4 int64 xyxy inclusive, zeros for an empty mask).
+
+    logits: M × h × w float32. row_start, x_start: first pixel of each cell, ending with the number of pixels.
+    row_weight, x_weights: weight of the next logit for each pixel. x_first: weight of the first pixel of each cell
+    before clamping at the image's edge, x_step: weight from pixel to pixel.
+    """
+    m, h, w = logits.shape
+    highest = np.empty(h, dtype=np.float32)
+    for k in range(m):
+        picture = logits[k]
+        for i in range(h):
+            highest[i] = picture[i].max()
+        n_low = n_high = 0
+        left_edge, top_edge, right_edge, bottom_edge = x_start[w], row_start[h], -1, -1
+        for i in range(h):
+            y0, y1 = row_start[i], row_start[i + 1]
+            below = min(i + 1, h - 1)
+            # NaN logits are above nothing; `not >` skips them with the rest.
+            if y0 == y1 or not max(highest[i], highest[below]) > low:
+                continue
+            for j in range(w):
+                n = x_start[j + 1] - x_start[j]
+                if n == 0:
+                    continue
+                beside = min(j + 1, w - 1)
+                upper0, upper1 = picture[i, j], picture[i, beside]
+                lower0, lower1 = picture[below, j], picture[below, beside]
+                most = max(max(upper0, upper1), max(lower0, lower1))
+                if not most > low:
+                    continue
+                least = min(min(upper0, upper1), min(lower0, lower1))
+                x = x_start[j]
+                inside_low, inside_high = least > low, least > high
+                if inside_low:
+                    n_low += n * (y1 - y0)
+                if inside_high:
+                    n_high += n * (y1 - y0)
+                look_low = not inside_low
+                look_high = most > high and not inside_high
+                if least > middle:
+                    left_edge, right_edge = min(left_edge, x), max(right_edge, x + n - 1)
+                    top_edge, bottom_edge = min(top_edge, y0), max(bottom_edge, y1 - 1)
+                    look_middle = False
+                else:
+                    # A cell that lies within the box cannot widen it.
+                    look_middle = most > middle and (
+                        x < left_edge or x + n - 1 > right_edge or y0 < top_edge or y1 - 1 > bottom_edge
+                    )
+                if not (look_low or look_high or look_middle):
+                    continue
+                for y in range(y0, y1):
+                    weight = row_weight[y]
+                    keep = np.float32(1.0) - weight
+                    left = upper0 * keep + lower0 * weight
+                    rise = (upper1 - upper0) * keep + (lower1 - lower0) * weight
+                    if look_low:
+                        n_low += _row_count(
+                            left, rise, low, upper0, upper1, lower0, lower1, weight, x_first[j], x_step, x, n, x_weights
+                        )
+                    if look_high:
+                        n_high += _row_count(
+                            left,
+                            rise,
+                            high,
+                            upper0,
+                            upper1,
+                            lower0,
+                            lower1,
+                            weight,
+                            x_first[j],
+                            x_step,
+                            x,
+                            n,
+                            x_weights,
+                        )
+                    if look_middle:
+                        count = _row_count(
+                            left,
+                            rise,
+                            middle,
+                            upper0,
+                            upper1,
+                            lower0,
+                            lower1,
+                            weight,
+                            x_first[j],
+                            x_step,
+                            x,
+                            n,
+                            x_weights,
+                        )
+                        if count > 0:
+                            begin = x + n - count if rise > 0.0 else x
+                            left_edge, right_edge = min(left_edge, begin), max(right_edge, begin + count - 1)
+                            top_edge, bottom_edge = min(top_edge, y), max(bottom_edge, y)
+        area_low[k], area_high[k] = n_low, n_high
+        if right_edge < 0:
+            boxes[k, :] = 0
+        else:
+            boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3] = left_edge, top_edge, right_edge, bottom_edge
+
+
+@njit(nogil=True, cache=True)
+def fill_mask(picture, threshold, row_start, row_weight, x_start, x_weights, x0, y0, out):
+    """Set the pixels of `out` (bool window at x0, y0, all False) whose interpolated logit is above `threshold`.
+
+    Every pixel that is interpolated at all is interpolated as F.interpolate does it, along x, then along y.
+    """
+    h, w = picture.shape
+    height, width = out.shape
+    one = np.float32(1.0)
+    for i in range(h):
+        top, bottom = max(row_start[i], y0), min(row_start[i + 1], y0 + height)
+        if top >= bottom:
+            continue
+        below = min(i + 1, h - 1)
+        for j in range(w):
+            left, right = max(x_start[j], x0), min(x_start[j + 1], x0 + width)
+            if left >= right:
+                continue
+            beside = min(j + 1, w - 1)
+            upper0, upper1 = picture[i, j], picture[i, beside]
+            lower0, lower1 = picture[below, j], picture[below, beside]
+            if not max(max(upper0, upper1), max(lower0, lower1)) > threshold:
+                continue
+            if min(min(upper0, upper1), min(lower0, lower1)) > threshold:
+                out[top - y0 : bottom - y0, left - x0 : right - x0] = True
+                continue
+            for y in range(top, bottom):
+                weight = row_weight[y]
+                for x in range(left, right):
+                    across = x_weights[x]
+                    upper = upper0 * (one - across) + upper1 * across
+                    lower = lower0 * (one - across) + lower1 * across
+                    out[y - y0, x - x0] = upper * (one - weight) + lower * weight > threshold
