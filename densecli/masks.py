@@ -41,16 +41,38 @@ class Runs:
     bottom: np.ndarray
 
     @staticmethod
+    def empty() -> Runs:
+        nothing = np.zeros(0, dtype=np.int64)
+        return Runs((0, 0), nothing, nothing, nothing)
+
+    @staticmethod
     def of(mask: np.ndarray) -> Runs:
         """Runs of an h×w bool array."""
         h, w = mask.shape
-        # Column by column, with a false pixel before, between and after the columns.
         flat = np.zeros(w * (h + 1) + 1, dtype=bool)
         flat[1:].reshape(w, h + 1)[:, :h] = mask.T
+        return Runs.of_columns(flat, h)
+
+    @staticmethod
+    def of_columns(flat: np.ndarray, height: int) -> Runs:
+        """Runs of a picture that lies column by column in `flat` (bool), one False before and after each column."""
         edges = np.flatnonzero(flat[1:] != flat[:-1])
         starts, ends = edges[::2], edges[1::2]
-        column = starts // (h + 1)
-        return Runs((h, w), column, starts - column * (h + 1), ends - column * (h + 1))
+        column = starts // (height + 1)
+        begin = column * (height + 1)
+        return Runs((height, (len(flat) - 1) // (height + 1)), column, starts - begin, ends - begin)
+
+    def trimmed(self) -> tuple[int, int, Runs]:
+        """Its box's x and y, and the runs in the frame of the box."""
+        if not len(self.column):
+            return 0, 0, Runs.empty()
+        x, y = int(self.column[0]), int(self.top.min())
+        size = int(self.bottom.max()) - y, int(self.column[-1]) - x + 1
+        return x, y, Runs(size, self.column - x, self.top - y, self.bottom - y)
+
+    def decode(self) -> np.ndarray:
+        """The picture, h×w bool."""
+        return decode_rle(self.rle())
 
     @property
     def area(self) -> int:
@@ -197,13 +219,17 @@ class Segmentation:
         colors = np.zeros((1 + max((m.id for m in self.masks), default=0), 3), dtype=np.float32)
         for mask in self.masks:
             colors[mask.id] = [int(mask.color[i : i + 2], 16) for i in (1, 3, 5)]
-        out = np.array(self.pixels)  # a copy; masked pixels are blended strip by strip to keep temporaries small
+        # Per label: how much of the pixel stays, and what is added. Strip by strip, to keep temporaries small.
+        keep = np.full(len(colors), 1 - alpha, dtype=np.float32)
+        keep[0] = 1
+        added = colors * np.float32(alpha)
+        out = np.empty_like(self.pixels)
         rows = max(1, _STRIP_PIXELS // out.shape[1])
         for top in range(0, out.shape[0], rows):
-            strip, labels = out[top : top + rows], self._labels[top : top + rows]
-            covered = labels > 0
-            blended = strip[covered] * np.float32(1 - alpha) + colors[labels[covered]] * np.float32(alpha)
-            strip[covered] = np.rint(blended).astype(np.uint8)
+            labels = self._labels[top : top + rows]
+            blended = self.pixels[top : top + rows] * keep[labels][..., None]
+            blended += added[labels]
+            out[top : top + rows] = np.rint(blended, out=blended)
         return out
 
     def written_in(self, seconds: float) -> None:

@@ -9,27 +9,42 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from densecli.engine.compiled import kernels
+from densecli.masks import Runs
+
 
 def remove_small_regions(
-    x: int, y: int, mask: np.ndarray, size: tuple[int, int], min_area: int
-) -> tuple[int, int, np.ndarray, bool]:
+    x: int, y: int, runs: Runs, size: tuple[int, int], min_area: int, *, compiled: bool = True
+) -> tuple[int, int, Runs, bool]:
     """Fill holes, then drop islands, smaller than `min_area` pixels.
 
-    x, y, mask: position and h×w bool window that holds the whole mask. size: (height, width) of the image; the
-    background outside of the window counts for what is a hole. Returns the new x, y, window (trimmed to the mask's
-    box; without elements where nothing is left) and whether anything changed.
+    x, y, runs: a mask and its place in an image of `size` (height, width), whose whole background counts for what is a
+    hole. Returns the new mask in the same form (its frame trimmed to its box) and whether anything changed. The cost of
+    the compiled loops is that of the outline, of the pictures used without them that of the box.
     """
-    if min_area <= 1 or not mask.size:
-        return x, y, mask, False
-    x, y, work = _with_margin(x, y, mask, size, min_area)
-    background = ~work
-    small = _small_regions(background, min_area, ignore=_outside(work.shape, x, y, size))
+    if min_area <= 1 or not len(runs.column):
+        return x, y, runs, False
+    loops = kernels() if compiled else None
+    if loops is None:
+        return _with_pictures(x, y, runs, size, min_area)
+    column, top, bottom = runs.column + x, runs.top + y, runs.bottom + y
+    new = loops.remove_small_regions(column, top, bottom, column[0], column[-1], *size, min_area)
+    changed = len(new[0]) != len(column) or any(
+        not np.array_equal(a, b) for a, b in zip(new, (column, top, bottom), strict=True)
+    )
+    return (*Runs(size, *new).trimmed(), True) if changed else (x, y, runs, False)
+
+
+def _with_pictures(x: int, y: int, runs: Runs, size: tuple[int, int], min_area: int) -> tuple[int, int, Runs, bool]:
+    at_x, at_y, work = _with_margin(x, y, runs.decode(), size, min_area)
+    small = _small_regions(~work, min_area, ignore=_outside(work.shape, at_x, at_y, size))
     filled = work | small if small is not None else work
     islands = _small_regions(filled, min_area)
     kept = filled & ~islands if islands is not None else filled
     if small is None and islands is None:
-        return x, y, work, False
-    return (*_trim(x, y, kept), True)
+        return x, y, runs, False
+    left, up, new = Runs.of(kept).trimmed()
+    return at_x + left, at_y + up, new, True
 
 
 def _with_margin(x: int, y: int, mask: np.ndarray, size: tuple[int, int], min_area: int) -> tuple[int, int, np.ndarray]:
@@ -69,11 +84,3 @@ def _small_regions(mask: np.ndarray, min_area: int, ignore: np.ndarray | None = 
     if ignore is not None:
         small[np.unique(labels[ignore])] = False
     return small[labels] if small.any() else None
-
-
-def _trim(x: int, y: int, mask: np.ndarray) -> tuple[int, int, np.ndarray]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return 0, 0, np.zeros((0, 0), dtype=bool)
-    top, left = int(rows[0]), int(columns[0])
-    return x + left, y + top, mask[top : rows[-1] + 1, left : columns[-1] + 1]

@@ -145,12 +145,13 @@ def areas_and_boxes(
 
 @njit(nogil=True, cache=True)
 def fill_mask(picture, threshold, row_start, row_weight, x_start, x_weights, x0, y0, out):
-    """Set the pixels of `out` (bool window at x0, y0, all False) whose interpolated logit is above `threshold`.
+    """Set the pixels of a window at x0, y0 whose interpolated logit is above `threshold`.
 
-    Every pixel that is interpolated at all is interpolated as F.interpolate does it, along x, then along y.
+    out: w × h bool, all False: column after column of pixels, as runs are. Every pixel that is interpolated at all is
+    interpolated as F.interpolate does it, along x, then along y.
     """
     h, w = picture.shape
-    height, width = out.shape
+    width, height = out.shape
     one = np.float32(1.0)
     for i in range(h):
         top, bottom = max(row_start[i], y0), min(row_start[i + 1], y0 + height)
@@ -167,12 +168,119 @@ def fill_mask(picture, threshold, row_start, row_weight, x_start, x_weights, x0,
             if not max(max(upper0, upper1), max(lower0, lower1)) > threshold:
                 continue
             if min(min(upper0, upper1), min(lower0, lower1)) > threshold:
-                out[top - y0 : bottom - y0, left - x0 : right - x0] = True
+                out[left - x0 : right - x0, top - y0 : bottom - y0] = True
                 continue
-            for y in range(top, bottom):
-                weight = row_weight[y]
-                for x in range(left, right):
-                    across = x_weights[x]
-                    upper = upper0 * (one - across) + upper1 * across
-                    lower = lower0 * (one - across) + lower1 * across
-                    out[y - y0, x - x0] = upper * (one - weight) + lower * weight > threshold
+            for x in range(left, right):
+                across = x_weights[x]
+                upper = upper0 * (one - across) + upper1 * across
+                lower = lower0 * (one - across) + lower1 * across
+                for y in range(top, bottom):
+                    weight = row_weight[y]
+                    out[x - x0, y - y0] = upper * (one - weight) + lower * weight > threshold
+
+
+@njit(nogil=True, cache=True)
+def _root(parent, i):
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@njit(nogil=True, cache=True)
+def _in_large_regions(column, top, bottom, area, min_area):
+    """For each run whether its 8-connected region has at least `min_area` pixels; runs by column, then top."""
+    n = len(column)
+    parent = np.arange(n)
+    a = 0  # in the column before that of b
+    for b in range(n):
+        while a < b and (column[a] < column[b] - 1 or (column[a] == column[b] - 1 and bottom[a] < top[b])):
+            a += 1
+        i = a
+        while i < b and column[i] == column[b] - 1 and top[i] <= bottom[b]:
+            one, other = _root(parent, i), _root(parent, b)
+            if one != other:
+                parent[max(one, other)] = min(one, other)
+            i += 1
+    total = np.zeros(n, dtype=np.int64)
+    for i in range(n):
+        total[_root(parent, i)] += area[i]
+    large = np.empty(n, dtype=np.bool_)
+    for i in range(n):
+        large[i] = total[_root(parent, i)] >= min_area
+    return large
+
+
+@njit(nogil=True, cache=True)
+def remove_small_regions(column, top, bottom, first_column, last_column, height, width, min_area):
+    """Fill holes, then drop islands, below `min_area` pixels; regions are 8-connected.
+
+    Runs of pixels in image coordinates, by column, then top, at least one; first and last column in use. Returns new
+    runs. The background left and right of the mask counts as one run each, with the area that it has.
+    """
+    n = len(column)
+    # Background runs: at most one more than there are runs in each column.
+    most = n + (last_column - first_column + 1) + 2
+    b_column, b_top = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
+    b_bottom, b_area = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
+    count = 0
+    if first_column > 0:
+        b_column[0], b_top[0], b_bottom[0], b_area[0] = first_column - 1, 0, height, first_column * height
+        count = 1
+    i = 0
+    for c in range(first_column, last_column + 1):
+        at = 0
+        while i < n and column[i] == c:
+            if top[i] > at:
+                b_column[count], b_top[count], b_bottom[count] = c, at, top[i]
+                b_area[count] = top[i] - at
+                count += 1
+            at = bottom[i]
+            i += 1
+        if at < height:
+            b_column[count], b_top[count], b_bottom[count], b_area[count] = c, at, height, height - at
+            count += 1
+    beyond = width - 1 - last_column
+    if beyond > 0:
+        b_column[count], b_top[count], b_bottom[count] = last_column + 1, 0, height
+        b_area[count] = beyond * height
+        count += 1
+    open_ = _in_large_regions(b_column[:count], b_top[:count], b_bottom[:count], b_area[:count], min_area)
+    # Small background to the left or right is whole columns, of which only one run is known: spell them out.
+    grow_left = first_column if first_column > 0 and not open_[0] else 0
+    grow_right = beyond if beyond > 0 and not open_[count - 1] else 0
+    most = n + count + grow_left + grow_right
+    f_column, f_top = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
+    f_bottom = np.empty(most, dtype=np.int64)
+    k = 0
+    for c in range(first_column - grow_left, first_column):
+        f_column[k], f_top[k], f_bottom[k] = c, 0, height
+        k += 1
+    i, b = 0, 1 if first_column > 0 else 0
+    for c in range(first_column, last_column + 1):
+        fresh = True  # no run of this column yet
+        while True:
+            mask_next = i < n and column[i] == c
+            hole_next = b < count and b_column[b] == c
+            if not (mask_next or hole_next):
+                break
+            if mask_next and (not hole_next or top[i] < b_top[b]):
+                begin, end, solid = top[i], bottom[i], True
+                i += 1
+            else:
+                begin, end, solid = b_top[b], b_bottom[b], not open_[b]
+                b += 1
+            if not solid:
+                continue
+            if not fresh and f_bottom[k - 1] == begin:
+                f_bottom[k - 1] = end
+            else:
+                f_column[k], f_top[k], f_bottom[k] = c, begin, end
+                k += 1
+                fresh = False
+    for c in range(last_column + 1, last_column + 1 + grow_right):
+        f_column[k], f_top[k], f_bottom[k] = c, 0, height
+        k += 1
+    f_column, f_top, f_bottom = f_column[:k], f_top[:k], f_bottom[:k]
+    keep = _in_large_regions(f_column, f_top, f_bottom, f_bottom - f_top, min_area)
+    return f_column[keep], f_top[keep], f_bottom[keep]

@@ -18,7 +18,7 @@ from densecli.engine.encoder import encode
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters, Limits
 from densecli.engine.upsampling import Upsampling
 from densecli.errors import EnvironmentProblem
-from densecli.masks import Mask, Runs, decode_rle
+from densecli.masks import Mask, Runs
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -60,26 +60,21 @@ class _Winner:
         self,
         x: int,
         y: int,
-        window: np.ndarray,
+        runs: Runs,
         predicted_iou: float,
         stability: float,
         point: tuple[float, float],
         crop_box: tuple[int, int, int, int],
     ) -> None:
         self.predicted_iou, self.stability, self.point, self.crop_box = predicted_iou, stability, point, crop_box
-        self.place(x, y, window)
+        self.place(x, y, runs)
 
-    def place(self, x: int, y: int, window: np.ndarray) -> None:
-        """Set the mask: `window` (h×w bool, trimmed to the mask) at x, y of the image."""
-        h, w = window.shape
-        self.x, self.y = x, y
-        self.runs = Runs.of(window)
-        self.area = self.runs.area
-        # xyxy, both ends inclusive, as in sam2's batched_mask_to_box, on which NMS works.
-        self.box = (x, y, x + w - 1, y + h - 1)
-
-    def window(self) -> np.ndarray:
-        return decode_rle(self.runs.rle())
+    def place(self, x: int, y: int, runs: Runs) -> None:
+        """Set the mask: runs in the frame of its box, at x, y of the image."""
+        h, w = runs.size
+        self.x, self.y, self.runs, self.area = x, y, runs, runs.area
+        # xyxy, both ends inclusive, as in sam2's batched_mask_to_box, on which NMS works; zeros for an empty mask.
+        self.box = (x, y, x + max(w, 1) - 1, y + max(h, 1) - 1)
 
 
 @dataclass
@@ -303,12 +298,12 @@ class MaskGenerator:
         with run.timed("postprocess", self.device):
             at = points[chosen.point].double().cpu() + torch.tensor([x0, y0])
             for i in range(len(chosen)):
-                x, y, window = upsampling.window(logits[i], self.parameters.mask_threshold)
+                x, y, runs = upsampling.mask(logits[i], self.parameters.mask_threshold)
                 winners.append(
                     _Winner(
                         x + x0,
                         y + y0,
-                        window,
+                        runs,
                         float(chosen.predicted_iou[i]),
                         float(chosen.stability[i]),
                         (float(at[i, 0]), float(at[i, 1])),
@@ -326,11 +321,9 @@ class MaskGenerator:
         for winner in winners:
             changed = False
             if min_area > 1 and winner.area:
-                x, y, window, changed = cleanup.remove_small_regions(
-                    winner.x, winner.y, winner.window(), size, min_area
-                )
+                x, y, runs, changed = cleanup.remove_small_regions(winner.x, winner.y, winner.runs, size, min_area)
                 if changed:
-                    winner.place(x, y, window)
+                    winner.place(x, y, runs)
             # A mask without a pixel has nothing to show: the reference lists such masks, nobody can use them.
             if 0 < winner.area <= most:
                 cleaned.append(winner)

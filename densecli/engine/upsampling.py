@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
 
 import numpy as np
 import torch
+
+from densecli.engine.compiled import kernels
+from densecli.masks import Runs
 
 # Elements that exist at one time in temporaries: they should stay near the cache, and bound the memory.
 _CHUNK_ELEMENTS = 1 << 21
@@ -67,16 +69,6 @@ class Axis:
 
 
 @cache
-def _kernels() -> ModuleType | None:
-    """The compiled loops, or None where numba cannot be used (not importable, or nowhere to cache its code)."""
-    try:
-        from densecli.engine import cpu_kernels
-    except (ImportError, RuntimeError, OSError):
-        return None
-    return cpu_kernels
-
-
-@cache
 def _threads(n: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n, thread_name_prefix="densecli-upsampling")
 
@@ -93,7 +85,7 @@ class Upsampling:
         self.low_size, self.size = low_size, size
         self.rows = Axis.of(low_size[0], size[0], device)
         self.columns = Axis.of(low_size[1], size[1], device)
-        self.kernels = _kernels() if compiled and device.type == "cpu" else None
+        self.kernels = kernels() if compiled and device.type == "cpu" else None
 
     def areas_and_boxes(
         self, logits: torch.Tensor, low: float, middle: float, high: float
@@ -118,8 +110,8 @@ class Upsampling:
     def _compiled_areas_and_boxes(
         self, logits: torch.Tensor, low: float, middle: float, high: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        kernels = self.kernels
-        assert kernels is not None
+        loops = self.kernels
+        assert loops is not None
         pictures = logits.numpy()
         m = len(pictures)
         area_low, area_high = np.empty(m, dtype=np.int64), np.empty(m, dtype=np.int64)
@@ -136,7 +128,7 @@ class Upsampling:
         slices = [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
 
         def work(part: slice) -> None:
-            kernels.areas_and_boxes(pictures[part], *thresholds, *tables, area_low[part], area_high[part], boxes[part])
+            loops.areas_and_boxes(pictures[part], *thresholds, *tables, area_low[part], area_high[part], boxes[part])
 
         list(_threads(n).map(work, slices) if len(slices) > 1 and n > 1 else map(work, slices))
         return torch.from_numpy(area_low).double(), torch.from_numpy(area_high).double(), torch.from_numpy(boxes)
@@ -233,27 +225,30 @@ class Upsampling:
             above = torch.where(exists, above.clamp(min=0), 0).minimum(n_columns[:, None])
             yield m, y, x, n_columns, above, rising
 
-    def window(self, logits: torch.Tensor, threshold: float) -> tuple[int, int, np.ndarray]:
-        """The mask of one candidate's logits (h × w) where it can be: x, y and a bool array, in pixels of the crop.
+    def mask(self, logits: torch.Tensor, threshold: float) -> tuple[int, int, Runs]:
+        """The mask of one candidate's logits (h × w): x and y in pixels of the crop, and its runs.
 
-        The pixels equal `F.interpolate(logits) > threshold`; the array is trimmed to the mask's box and has
-        no element for an empty mask.
+        The pixels equal `F.interpolate(logits) > threshold`; the frame of the runs is the mask's box.
         """
         above = logits > threshold
         lines, stacks = above.any(1).nonzero()[:, 0], above.any(0).nonzero()[:, 0]
         if not len(lines):
-            return 0, 0, np.zeros((0, 0), dtype=bool)
+            return 0, 0, Runs.empty()
         y0, y1 = _pixels(self.rows, int(lines[0]), int(lines[-1]))
         x0, x1 = _pixels(self.columns, int(stacks[0]), int(stacks[-1]))
         if y0 >= y1 or x0 >= x1:
-            return 0, 0, np.zeros((0, 0), dtype=bool)
+            return 0, 0, Runs.empty()
         if self.kernels is not None:
-            out = np.zeros((y1 - y0, x1 - x0), dtype=bool)
-            rows, columns = self.rows, self.columns
-            tables = (t.numpy() for t in (rows.start, rows.weight, columns.start, columns.weight))
-            self.kernels.fill_mask(logits.numpy(), np.float32(threshold), *tables, x0, y0, out)
-            return _trimmed(x0, y0, out)
-        return _trimmed(x0, y0, self._interpolated(logits, threshold, x0, y0, x1, y1).cpu().numpy())
+            # One more False pixel ends each column, and one is before them all, as Runs.of_columns wants it.
+            flat = np.zeros((x1 - x0) * (y1 - y0 + 1) + 1, dtype=bool)
+            columns = flat[1:].reshape(x1 - x0, y1 - y0 + 1)[:, :-1]
+            tables = (t.numpy() for t in (self.rows.start, self.rows.weight, self.columns.start, self.columns.weight))
+            self.kernels.fill_mask(logits.numpy(), np.float32(threshold), *tables, x0, y0, columns)
+            runs = Runs.of_columns(flat, y1 - y0)
+        else:
+            runs = Runs.of(self._interpolated(logits, threshold, x0, y0, x1, y1).cpu().numpy())
+        left, up, trimmed = runs.trimmed()
+        return x0 + left, y0 + up, trimmed
 
     def _interpolated(self, logits: torch.Tensor, threshold: float, x0: int, y0: int, x1: int, y1: int) -> torch.Tensor:
         row, row_weight = self.rows.index[y0:y1], self.rows.weight[y0:y1]
@@ -286,11 +281,3 @@ def _extent(used: torch.Tensor, axis: Axis, length: int) -> tuple[torch.Tensor, 
 def _pixels(axis: Axis, first: int, last: int) -> tuple[int, int]:
     """Pixels (from, to) that logits first..last take part in: those of their cells and of the cell before."""
     return int(axis.start[max(first - 1, 0)]), int(axis.start[last + 1])
-
-
-def _trimmed(x0: int, y0: int, mask: np.ndarray) -> tuple[int, int, np.ndarray]:
-    lines, stacks = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(lines):
-        return 0, 0, np.zeros((0, 0), dtype=bool)
-    top, left = int(lines[0]), int(stacks[0])
-    return x0 + left, y0 + top, mask[top : lines[-1] + 1, left : stacks[-1] + 1]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from densecli.engine.cleanup import remove_small_regions
+from densecli.engine.compiled import kernels
 from densecli.engine.generator import MaskGenerator
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters
+from densecli.masks import Runs
 
 EIGHT = np.ones((3, 3))
 
@@ -28,14 +31,8 @@ def plain(mask: np.ndarray, min_area: int) -> np.ndarray:
     return mask
 
 
-def window_of(mask: np.ndarray) -> tuple[int, int, np.ndarray]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return 0, 0, np.zeros((0, 0), dtype=bool)
-    return columns[0], rows[0], mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-
-
-@settings(max_examples=300, deadline=None)
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "pictures"])
+@settings(max_examples=250, deadline=None)
 @given(
     seed=st.integers(0, 2**20),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
@@ -43,7 +40,7 @@ def window_of(mask: np.ndarray) -> tuple[int, int, np.ndarray]:
     blur=st.sampled_from([0, 0, 0.7, 1.5]),
     min_area=st.integers(0, 60),
 )
-def test_equals_plain_implementation(seed, size, fill, blur, min_area) -> None:
+def test_equals_plain_implementation(compiled, seed, size, fill, blur, min_area) -> None:
     noise = np.random.default_rng(seed).random(size)
     if blur:
         noise = ndimage.gaussian_filter(noise, blur)
@@ -52,7 +49,10 @@ def test_equals_plain_implementation(seed, size, fill, blur, min_area) -> None:
     if seed % 2:
         mask[:, : size[1] // 3] = False
         mask[size[0] - size[0] // 3 :] = False
-    x, y, window, changed = remove_small_regions(*window_of(mask), size, min_area)
+    assert kernels() is not None, "the compiled loops are not to be had here"
+    x, y, runs, changed = remove_small_regions(*Runs.of(mask).trimmed(), size, min_area, compiled=compiled)
+    window = runs.decode()
+    assert window.size == 0 or (window.any(0)[[0, -1]].all() and window.any(1)[[0, -1]].all()), "not trimmed"
     result = np.zeros(size, dtype=bool)
     result[y : y + window.shape[0], x : x + window.shape[1]] = window
     expected = plain(mask, min_area)

@@ -47,7 +47,8 @@ def assert_equals_full_size(
     if ((full - middle).abs() >= 1e-5).all():
         assert torch.equal(boxes, batched_mask_to_box(full > middle).long())
     for k in range(len(logits)):
-        x, y, window = upsampling.window(logits[k], middle)
+        x, y, runs = upsampling.mask(logits[k], middle)
+        window = runs.decode()
         mask = np.zeros(size, dtype=bool)
         mask[y : y + window.shape[0], x : x + window.shape[1]] = window
         differs = mask != (full[k] > middle).numpy()

@@ -1,0 +1,16 @@
+"""Access to the compiled loops, which some machines cannot have."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+
+
+@cache
+def kernels() -> ModuleType | None:
+    """The module cpu_kernels, or None where numba cannot be used (not importable, or nowhere to cache its code)."""
+    try:
+        from densecli.engine import cpu_kernels
+    except (ImportError, RuntimeError, OSError):
+        return None
+    return cpu_kernels
