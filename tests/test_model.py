@@ -65,6 +65,23 @@ def test_half_precision_safetensors_load_as_float32(tiny_state, tmp_path) -> Non
     assert {p.dtype for p in network.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("name", ["tiny", "large"])
+def test_weights_that_are_loaded_are_not_initialised_first(name: str, tmp_path) -> None:
+    """All that a forward pass uses must come from the file or be computed: nothing may stay uninitialised."""
+    torch.manual_seed(7)
+    usual = model.build_network(official(name))
+    path = save(usual.state_dict(), tmp_path / "mine.pt")
+    loaded = model.load(model.choose(str(path), None, CPU, None, official(name)), CPU, "fp32").network
+    for (key, expected), (_, actual) in zip(usual.state_dict().items(), loaded.state_dict().items(), strict=True):
+        assert torch.equal(expected, actual), key
+    for (key, expected), (_, actual) in zip(usual.named_buffers(), loaded.named_buffers(), strict=True):
+        assert torch.equal(expected, actual), key
+    for module, other in zip(usual.modules(), loaded.modules(), strict=True):
+        for key, value in vars(module).items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(value, vars(other)[key]), key
+
+
 def test_loaded_once() -> None:
     choice = model.choose("starter", None, CPU, None, None)
     assert model.load(choice, CPU, "fp32") is model.load(choice, CPU, "fp32")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -141,3 +142,33 @@ def test_equal_masks_are_not_each_others_parts() -> None:
     mask = np.zeros((10, 10), dtype=bool)
     mask[2:5, 2:5] = True
     assert parents([encode_rle(mask)] * 3, [9, 9, 9]) == [None, None, None]
+
+
+_RUN_UNDER_A_CEILING = """
+import sys, torch, numpy as np
+from densecli import checkpoints, model
+from densecli.engine import memory
+from densecli.engine.generator import MaskGenerator
+from densecli.engine.parameters import GeneratorParameters, Limits
+weights, config = checkpoints.starter_files()
+network = model.load(model.Choice("starter", weights, config), torch.device("cpu"), "fp32").network
+pixels = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
+parameters = GeneratorParameters(points_per_side=32, pred_iou_thresh=0.0, stability_score_thresh=0.9)
+
+def peak(limits):
+    open("/proc/self/clear_refs", "w").write("5")  # starts the high-water mark anew
+    MaskGenerator(network, parameters, limits=limits).generate(pixels)
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+MaskGenerator(network, parameters, limits=Limits(points_per_batch=8)).generate(pixels)
+ceiling = memory.used_bytes(torch.device("cpu")) + 90_000_000
+print(peak(Limits(max_memory_gb=ceiling / 1e9)) - ceiling, peak(Limits(points_per_batch=1024)) - ceiling)
+"""
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc/self/clear_refs")
+def test_memory_ceiling_is_kept() -> None:
+    run = subprocess.run([sys.executable, "-c", _RUN_UNDER_A_CEILING], capture_output=True, text=True, timeout=200)
+    assert run.returncode == 0, run.stderr
+    with_ceiling, without = map(int, run.stdout.split())
+    assert with_ceiling <= 0 < without, (with_ceiling, without)
