@@ -68,7 +68,7 @@ def many_parts(masks: Sequence[Mask]) -> str | None:
     whole, count = Counter(m.parent for m in small).most_common(1)[0]
     if 2 * count <= len(masks):
         return None
-    return f"{count} of {len(masks)} masks are small parts of mask {whole}; --preset keyboard-fix drops small masks"
+    return f"{count} of {len(masks)} masks are small parts of mask {whole}; --preset keyboard-fix drops such parts"
 
 
 def _below(score: float) -> str:

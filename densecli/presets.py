@@ -144,15 +144,6 @@ def is_shipped(preset: Preset) -> bool:
     return preset.source == _shipped().get(preset.name)
 
 
-def check_supported(resolved: ResolvedPreset) -> None:
-    """Raise UsageError for a value that is valid but that this version cannot act on yet."""
-    if resolved.cleanup.parts == "drop":
-        raise UsageError("cleanup.parts: drop is not available in this version; use keep")
-
-
-# Finding -------------------------------------------------------------------------------------------------------------
-
-
 def _shipped() -> dict[str, Path]:
     folder = resource_dir("presets")
     presets = {path.stem: path for path in sorted(folder.glob("*.yaml"))}

@@ -15,7 +15,7 @@ from densecli.engine import memory
 from densecli.engine.generator import Funnel, MaskGenerator
 from densecli.errors import InputError
 from densecli.masks import Segmentation
-from densecli.presets import Preset, check_supported, load_preset
+from densecli.presets import Preset, load_preset
 from densecli.sources import LoadedImage, read_image
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ class Segmenter:
         precision = model.resolve_precision(precision, place)
         choice = model.choose(name, self.preset.model, place, checkpoint_dir, config)
         self.resolved = self.preset.resolve(choice.name)
-        check_supported(self.resolved)
         self.model = model.load(choice, place, precision)
         self._load_seconds = self.model.load_seconds
         self.notices: list[str] = [choice.reason] if choice.reason else []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from densecli import Segmenter
-from densecli.errors import InputError, UsageError
+from densecli.errors import InputError
 from densecli.masks import summary_schema
 
 
@@ -55,8 +55,3 @@ def test_read_only_and_strided_arrays(segmenter, photo) -> None:
     frozen = photo[::2, ::-1]
     frozen.flags.writeable = False
     assert segmenter(frozen).masks
-
-
-def test_dropping_parts_is_refused_until_it_exists() -> None:
-    with pytest.raises(UsageError, match="parts"):
-        Segmenter("dense", "starter", "cpu", overrides=["parts=drop"])

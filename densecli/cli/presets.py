@@ -122,22 +122,13 @@ def new_command(
 
 def _notes(preset: Preset) -> list[str]:
     """What is valid and yet may not do what its author thinks."""
-    from densecli.errors import UsageError
-    from densecli.presets import check_supported
-
     models = ("starter", "tiny", "small", "base-plus", "large")
     named = [*preset.for_model, *([preset.model] if preset.model else [])]
-    notes = [
+    return [
         f"{name} is none of densecli's models ({', '.join(models)}); it counts only if your own registry has it"
         for name in dict.fromkeys(named)
         if name not in models
     ]
-    try:
-        for model in ("", *preset.for_model):
-            check_supported(preset.resolve(model))
-    except UsageError as error:
-        notes.append(str(error))
-    return notes
 
 
 def _path_from(target: Path, folder: Path) -> str:

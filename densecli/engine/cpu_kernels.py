@@ -284,3 +284,26 @@ def remove_small_regions(column, top, bottom, first_column, last_column, height,
     f_column, f_top, f_bottom = f_column[:k], f_top[:k], f_bottom[:k]
     keep = _in_large_regions(f_column, f_top, f_bottom, f_bottom - f_top, min_area)
     return f_column[keep], f_top[keep], f_bottom[keep]
+
+
+@njit(nogil=True, cache=True)
+def common_pixels(column, top, bottom, dx, dy, starts, other_top, other_bottom):
+    """Pixels that two masks share: runs of the one at dx, dy of the other, whose columns begin at `starts`."""
+    width = len(starts) - 1
+    common = 0
+    j = 0
+    for i in range(len(column)):
+        c = column[i] + dx
+        if c < 0 or c >= width:
+            continue
+        if i == 0 or column[i] != column[i - 1] or j < starts[c]:
+            j = starts[c]
+        end = starts[c + 1]
+        begin, stop = top[i] + dy, bottom[i] + dy
+        while j < end and other_bottom[j] <= begin:
+            j += 1
+        k = j
+        while k < end and other_top[k] < stop:
+            common += min(stop, other_bottom[k]) - max(begin, other_top[k])
+            k += 1
+    return common

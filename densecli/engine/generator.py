@@ -141,8 +141,12 @@ class MaskGenerator:
                 winners = _chosen(winners, scores, self.parameters.crop_nms_thresh)
             run.funnel.after_nms = len(winners)
             winners = self._cleaned(winners, (height, width), run)
-            run.funnel.after_area = run.funnel.after_parts = len(winners)
-            masks = _masks(winners, (height, width))
+            run.funnel.after_area = len(winners)
+            # Ids go by falling area; equal areas keep the order of their scores.
+            winners.sort(key=lambda w: -w.area)
+            winners, parent = self._without_parts(winners)
+            run.funnel.after_parts = len(winners)
+            masks = _masks(winners, parent, (height, width))
         return Generated(masks, run.funnel, run.seconds, run.warnings)
 
     def _crop_winners(self, pixels: np.ndarray, crop: grid.Crop, run: _Run) -> list[_Winner]:
@@ -332,17 +336,21 @@ class MaskGenerator:
             cleaned = _chosen(cleaned, torch.tensor(unchanged).float(), self.parameters.box_nms_thresh)
         return cleaned
 
+    def _without_parts(self, winners: list[_Winner]) -> tuple[list[_Winner], list[int | None]]:
+        """Masks by falling area that stay under `cleanup.parts`, and each one's parent among them."""
+        parent = parts.parents([parts.Placed(w.x, w.y, w.runs) for w in winners])
+        stays = parts.kept(parent, [w.area for w in winners], self.cleanup.parts, self.cleanup.parts_min_siblings)
+        place = {old: new for new, old in enumerate(i for i, stay in enumerate(stays) if stay)}
+        # What is dropped takes all inside it along, so a mask that stays keeps its parent.
+        return [winners[i] for i in place], [None if (p := parent[i]) is None else place[p] for i in place]
+
 
 def _chosen(winners: list[_Winner], scores: torch.Tensor, threshold: float) -> list[_Winner]:
     boxes = torch.tensor([w.box for w in winners])
     return [winners[i] for i in suppress(boxes, scores, threshold).tolist()]
 
 
-def _masks(winners: list[_Winner], size: tuple[int, int]) -> list[Mask]:
-    """Masks with ids by falling area; equal areas keep the order of their scores."""
-    winners = sorted(winners, key=lambda w: -w.area)
-    rles = [w.runs.rle(w.x, w.y, size) for w in winners]
-    parent = parts.parents(rles, [w.area for w in winners])
+def _masks(winners: list[_Winner], parent: list[int | None], size: tuple[int, int]) -> list[Mask]:
     masks = []
     for i, winner in enumerate(winners):
         x_min, y_min, x_max, y_max = winner.box
@@ -356,7 +364,7 @@ def _masks(winners: list[_Winner], size: tuple[int, int]) -> list[Mask]:
                 stability_score=winner.stability,
                 point_coords=(winner.point,),
                 crop_box=winner.crop_box,
-                segmentation=rles[i],
+                segmentation=winner.runs.rle(winner.x, winner.y, size),
                 window_counts=winner.runs.rle()["counts"].encode("ascii"),
                 parent=None if above is None else above + 1,
             )

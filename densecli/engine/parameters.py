@@ -51,8 +51,10 @@ class CleanupParameters(_Values):
     """Holes smaller than this (pixels) are filled, islands smaller than this removed, smaller masks dropped."""
     max_mask_area_fraction: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Masks that cover more than this fraction of the image are dropped."""
-    parts: Literal["keep", "drop"] = "keep"
-    """What to do with masks that are parts of a bigger mask."""
+    parts: Literal["keep", "drop", "wholes"] = "keep"
+    """Parts of a bigger mask: keep all, drop those that are one of many similar ones, or keep wholes only."""
+    parts_min_siblings: Annotated[int, Field(ge=1)] = 4
+    """With parts: drop, so many similar parts of one whole make them go."""
 
 
 class Limits(_Values):

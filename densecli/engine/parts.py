@@ -1,30 +1,106 @@
-"""Which mask is a part of which: the smallest bigger mask that holds at least 90 % of its area."""
+"""Which mask is a part of which, and dropping parts so that wholes remain.
+
+A part lies with at least 90 % of its area inside a bigger mask; its parent is the smallest such mask. Masks come by
+falling area and a parent is strictly bigger, so it comes before its parts and cycles cannot be.
+"""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from pycocotools import mask as coco
 
+from densecli.engine.compiled import kernels
+from densecli.masks import Runs
+
 # CONTRACT, vocabulary: a part lies with at least this share of its area inside a bigger mask.
 PART_FRACTION = 0.9
+# Parts are alike when their areas lie within this factor of their median.
+SIMILAR_AREA = 4.0
 
 
-def parents(rles: Sequence[dict[str, Any]], areas: Sequence[int]) -> list[int | None]:
-    """For each mask the index of its parent, or None.
+@dataclass(frozen=True)
+class Placed:
+    """A mask in the image: its runs in the frame of its box, and the box's x and y."""
 
-    rles: COCO RLEs of one image, by falling area, so that a parent comes before its parts and cycles cannot be.
-    areas: their pixels, in the same order.
+    x: int
+    y: int
+    runs: Runs
+
+    @cached_property
+    def column_starts(self) -> np.ndarray:
+        """w + 1 int64: the first run of each column of the box, ending with the number of runs."""
+        return np.searchsorted(self.runs.column, np.arange(self.runs.size[1] + 1))
+
+
+def parents(masks: Sequence[Placed], *, compiled: bool = True) -> list[int | None]:
+    """For each mask the index of its parent, or None. masks: of one image, by falling area, none empty.
+
+    Boxes decide first; only pairs whose boxes overlap enough are compared run by run.
     """
+    n = len(masks)
+    areas = np.array([m.runs.area for m in masks], dtype=np.int64)
+    boxes = np.array([[m.x, m.y, m.x + m.runs.size[1], m.y + m.runs.size[0]] for m in masks]).reshape(n, 4)
     found: list[int | None] = []
-    for i, area in enumerate(areas):
-        parent = None
-        if i:
-            # With iscrowd, pycocotools' IoU divides by the first mask's own area: the share that lies inside.
-            inside = coco.iou([rles[i]], list(rles[:i]), [1] * i)[0]
-            holders = [j for j in np.flatnonzero(inside >= PART_FRACTION).tolist() if areas[j] > area]
-            parent = holders[-1] if holders else None
-        found.append(parent)
+    for i in range(n):
+        needed = PART_FRACTION * areas[i]
+        width = np.minimum(boxes[i, 2], boxes[:i, 2]) - np.maximum(boxes[i, 0], boxes[:i, 0])
+        height = np.minimum(boxes[i, 3], boxes[:i, 3]) - np.maximum(boxes[i, 1], boxes[:i, 1])
+        overlap = np.maximum(width, 0) * np.maximum(height, 0)
+        holders = np.flatnonzero((overlap >= needed) & (areas[:i] > areas[i]))
+        # From the smallest up: the first one that holds the mask is its parent.
+        found.append(next((j for j in holders[::-1].tolist() if _common(masks[i], masks[j], compiled) >= needed), None))
     return found
+
+
+def _common(a: Placed, b: Placed, compiled: bool) -> int:
+    """Pixels that two masks share."""
+    loops = kernels() if compiled else None
+    if loops is not None:
+        one, other = a.runs, b.runs
+        return loops.common_pixels(
+            one.column, one.top, one.bottom, a.x - b.x, a.y - b.y, b.column_starts, other.top, other.bottom
+        )
+    width = max(a.x + a.runs.size[1], b.x + b.runs.size[1])
+    height = max(a.y + a.runs.size[0], b.y + b.runs.size[0])
+    both = coco.merge([m.runs.rle(m.x, m.y, (height, width)) for m in (a, b)], intersect=True)
+    return int(coco.area(both))
+
+
+def kept(
+    parent: Sequence[int | None],
+    areas: Sequence[int],
+    rule: Literal["keep", "drop", "wholes"],
+    min_siblings: int,
+) -> list[bool]:
+    """Which masks stay under `cleanup.parts`.
+
+    keep: all. wholes: those without a parent. drop: a mask goes if it is one of at least `min_siblings` similar parts
+    (areas within a factor of 4 of their median) of one whole, and with it what lies inside it; a lone handle on a
+    mug stays.
+    """
+    n = len(parent)
+    if rule == "keep":
+        return [True] * n
+    if rule == "wholes":
+        return [p is None for p in parent]
+    children: dict[int, list[int]] = {}
+    for i, p in enumerate(parent):
+        if p is not None:
+            children.setdefault(p, []).append(i)
+    gone = [False] * n
+    for parts in children.values():
+        middle = statistics.median(areas[i] for i in parts)
+        similar = [i for i in parts if middle / SIMILAR_AREA <= areas[i] <= middle * SIMILAR_AREA]
+        if len(similar) >= min_siblings:
+            for i in similar:
+                gone[i] = True
+    for i, p in enumerate(parent):  # parents come first, so this reaches parts of parts
+        if p is not None and gone[p]:
+            gone[i] = True
+    return [not g for g in gone]

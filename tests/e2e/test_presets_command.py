@@ -86,13 +86,12 @@ def test_check_names_the_mistake(tmp_path: Path) -> None:
 
 
 def test_check_tells_what_is_valid_and_yet_suspicious(tmp_path: Path) -> None:
-    (tmp_path / "my.yaml").write_text("cleanup: {parts: drop}\nfor_model: {stater: {generator: {use_m2m: true}}}\n")
+    (tmp_path / "my.yaml").write_text("for_model: {stater: {generator: {use_m2m: true}}}\n")
     done = presets("check", "my.yaml", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "my.yaml: ok\n")
     assert "stater is none of densecli's models" in done.stderr
-    assert "parts: drop is not available" in done.stderr
     report = json.loads(ok("check", "my.yaml", "--json", cwd=tmp_path))
-    assert report["ok"] is True and len(report["notes"]) == 2
+    assert report["ok"] is True and len(report["notes"]) == 1
 
 
 def test_new_writes_a_commented_file_that_changes_nothing_yet(tmp_path: Path) -> None:

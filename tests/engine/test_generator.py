@@ -14,8 +14,6 @@ import torch
 from densecli.engine import memory
 from densecli.engine.generator import MaskGenerator
 from densecli.engine.parameters import GeneratorParameters, Limits
-from densecli.engine.parts import parents
-from densecli.masks import encode_rle
 
 SMALL = {"points_per_side": 6, "pred_iou_thresh": 0.3, "stability_score_thresh": 0.5}
 
@@ -124,24 +122,6 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("True "), run.stdout
     assert "out of memory: went on with" in run.stdout
-
-
-def test_parents() -> None:
-    def square(x: int, y: int, side: int) -> np.ndarray:
-        mask = np.zeros((100, 100), dtype=bool)
-        mask[y : y + side, x : x + side] = True
-        return mask
-
-    masks = [square(0, 0, 90), square(5, 5, 60), square(10, 10, 20), square(80, 80, 15), square(55, 5, 11)]
-    # The fourth lies 100/225 in the first only; the fifth 110/121 = 91 % in the second.
-    areas = [int(m.sum()) for m in masks]
-    assert parents([encode_rle(m) for m in masks], areas) == [None, 0, 1, None, 1]
-
-
-def test_equal_masks_are_not_each_others_parts() -> None:
-    mask = np.zeros((10, 10), dtype=bool)
-    mask[2:5, 2:5] = True
-    assert parents([encode_rle(mask)] * 3, [9, 9, 9]) == [None, None, None]
 
 
 _RUN_UNDER_A_CEILING = """
