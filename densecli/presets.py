@@ -23,7 +23,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters, Limits
-from densecli.errors import EnvironmentProblem, UsageError
+from densecli.errors import EnvironmentProblem
 from densecli.preset_keys import SECTION_OF, SECTIONS, allowed_values
 from densecli.preset_wording import dotted, preset_error, shown_value, unknown_key
 from densecli.resources import resource_dir
