@@ -1,0 +1,42 @@
+"""The network's input and features are those of the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+from sam2.utils.transforms import SAM2Transforms
+
+from densecli.engine import encoder
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (37, 53), (384, 384), (500, 333), (1200, 1800)])
+@pytest.mark.parametrize("strip", [1000, 4_000_000])
+def test_input_equals_the_reference(size: tuple[int, int], strip: int, monkeypatch) -> None:
+    """Also where the photo is resized in many strips."""
+    monkeypatch.setattr(encoder, "_STRIP_PIXELS", strip)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = SAM2Transforms(resolution=384, mask_threshold=0.0)(pixels)[None]
+    actual = encoder.model_input(pixels, 384, CPU)
+    assert actual.shape == expected.shape and torch.allclose(actual, expected, atol=2e-6)
+
+
+def test_features_equal_the_reference(starter, photos) -> None:
+    predictor = SAM2ImagePredictor(starter)
+    side = starter.image_size
+    predictor._bb_feat_sizes = [(side // k, side // k) for k in (4, 8, 16)]
+    predictor.set_image(photos["coffee"])
+    with torch.inference_mode():
+        features = encoder.encode(starter, photos["coffee"], CPU, torch.float32)
+    assert torch.allclose(features.embedding, predictor._features["image_embed"], atol=1e-5)
+    for mine, theirs in zip(features.high_res, predictor._features["high_res_feats"], strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+def test_read_only_pixels(starter) -> None:
+    pixels = np.zeros((10, 10, 3), dtype=np.uint8)
+    pixels.flags.writeable = False
+    assert torch.isfinite(encoder.model_input(pixels, 64, CPU)).all()
