@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from common import CPU, in_turn, photo, ratio, show, starter, table
+from pycocotools import mask as coco
 from sam2.utils import amg
 from torchvision.ops.boxes import batched_nms
 
@@ -67,14 +68,23 @@ def main() -> None:
                 masks = [upsampling.mask(logits[i], p.mask_threshold) for i in kept]
                 return [runs.rle(x, y, size) for x, y, runs in masks]
 
-            same = reference() == [{**rle, "size": list(size)} for rle in ours()]
+            # A pixel whose logit lies within float32 rounding of the threshold may fall on either side.
+            expected, actual = reference(), ours()
+            overlap = min(coco.iou([a], [b], [0])[0, 0] for a, b in zip(expected, actual, strict=True))
             slow, fast = in_turn(arguments.runs, reference, ours)
             rows.append(
-                [f"{np.prod(size) / 1e6:.0f} MP", len(logits), show(slow), show(fast, 1e3, 1), ratio(slow, fast), same]
+                [
+                    f"{np.prod(size) / 1e6:.0f} MP",
+                    len(logits),
+                    show(slow),
+                    show(fast, 1e3, 1),
+                    ratio(slow, fast),
+                    f"{overlap:.6f}",
+                ]
             )
     table(
         "Post-processing alone, starter's logits of 64 points",
-        ["photo", "candidates", "reference s", "ours ms", "ratio", "same RLEs"],
+        ["photo", "candidates", "reference s", "ours ms", "ratio", "lowest mask IoU"],
         rows,
     )
     print(f"(float scores are not compared here; {len(scores)} candidates passed predicted IoU)")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ["cold_start.py", "decoder.py", "postprocess.py", "memory.py", "whole_image.py"]
+SCRIPTS = ["cold_start.py", "decoder.py", "postprocess.py", "memory.py", "whole_image.py", "batch_overhead.py"]
 
 
 def main() -> None:

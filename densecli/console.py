@@ -20,27 +20,30 @@ from densecli.wording import reason_of
 class Console:
     """One command's output. `json`: stdout carries one JSON array; results are its elements.
 
-    Use as a context manager: the array is closed whatever happens.
+    `json_lines`: one JSON document a line instead. Use as a context manager: the array is closed whatever happens.
     """
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False, json: bool = False) -> None:
-        self.quiet, self.verbose, self.json = quiet, verbose, json
+    def __init__(
+        self, *, quiet: bool = False, verbose: bool = False, json: bool = False, json_lines: bool = False
+    ) -> None:
+        self.quiet, self.verbose, self.json, self.json_lines = quiet, verbose, json, json_lines
         self._said: set[str] = set()
         self._elements = 0
         self._bar: tqdm | None = None
         self._bar_shows: tuple[str, int] | None = None
+        self._status = ""
 
     def __enter__(self) -> Console:
         if not self.verbose:
             # Libraries' warnings are not for users; what matters to them is said in densecli's own words.
             warnings.simplefilter("ignore")
-        if self.json:
+        if self.json and not self.json_lines:
             _write_result("[")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.progress_done()
-        if self.json:
+        if self.json and not self.json_lines:
             _write_result("\n]\n" if self._elements else "]\n")
 
     def result(self, line: str, document: str) -> None:
@@ -49,7 +52,9 @@ class Console:
         Raises OutputError when stdout cannot be written, BrokenPipeError when its reader has gone.
         """
         self.progress_done()
-        if self.json:
+        if self.json and self.json_lines:
+            _write_result(_json_for(sys.stdout, document.rstrip("\n")) + "\n")
+        elif self.json:
             # One write an element, so that an interruption falls between elements rather than into one.
             _write_result((",\n" if self._elements else "\n") + _json_for(sys.stdout, document.rstrip("\n")))
             self._elements += 1
@@ -77,7 +82,7 @@ class Console:
 
     def progress(self, what: str, done: int, total: int, unit: str) -> None:
         """Show how far `what` is; nothing where stderr is no terminal."""
-        if self.quiet or not _is_terminal(sys.stderr):
+        if not self.shows_progress:
             return
         if self._bar is None or self._bar_shows != (what, total):
             self.progress_done()
@@ -96,8 +101,29 @@ class Console:
             )
         self._bar.update(done - self._bar.n)
 
+    @property
+    def shows_progress(self) -> bool:
+        """Whether there is a terminal to show it on."""
+        return not self.quiet and _is_terminal(sys.stderr)
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal; 80 where it does not say."""
+        return _columns(sys.stderr) or 80
+
+    def status(self, text: str) -> None:
+        """Show one line that stays until the next message; nothing where stderr is no terminal."""
+        if not self.shows_progress:
+            return
+        text = text[: self.width - 1]
+        _write(sys.stderr, "\r" + text.ljust(len(self._status)))
+        self._status = text
+
     def progress_done(self) -> None:
-        """Take the progress bar off the screen."""
+        """Take the progress bar or status line off the screen."""
+        if self._status:
+            _write(sys.stderr, "\r" + " " * len(self._status) + "\r")
+            self._status = ""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

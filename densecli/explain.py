@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from densecli.engine.generator import Funnel
+    from densecli.engine.selection import Funnel
     from densecli.masks import Mask
 
 # A part counts as small below this share of its whole's area: keys of a keyboard, windows of a house.

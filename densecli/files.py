@@ -26,7 +26,7 @@ def complete_file(path: Path) -> Iterator[Path]:
 
     Raises OutputError when the folder or the file cannot be written.
     """
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays: image writers choose the format by it.
         handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
@@ -44,7 +44,7 @@ def complete_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def complete_folder(path: Path) -> Iterator[Path]:
     """Like `complete_file` for a folder; what lay at `path` before goes only when the new one is complete."""
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_dir():
             raise OutputError(f"{shown_name(str(path))}: is a file where a folder must go; move it away")
@@ -77,7 +77,7 @@ def _replace_folder(new: Path, path: Path) -> None:
 def check_writable(folder: Path) -> None:
     """Raise OutputError if `folder` cannot be written, or made, as far as can be told before seconds of work."""
     existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
-    with _explained(folder):
+    with explained(folder):
         if not existing.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(existing, os.W_OK | os.X_OK):
@@ -85,7 +85,7 @@ def check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     shown = shown_name(str(path))
     try:
         yield

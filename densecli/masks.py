@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pycocotools import mask as coco
 
 from densecli import __version__
+
+if TYPE_CHECKING:
+    from densecli.image_candidates import ImageCandidates
 
 SUMMARY_SCHEMA = "densecli/summary/1"
 _STRIP_PIXELS = 1 << 20
@@ -195,6 +198,13 @@ class Segmentation:
     """Things worth knowing; not in the summary."""
     advice: str | None = None
     """What to change, where the masks look like a user's trouble."""
+    proposals: ImageCandidates | None = field(default=None, repr=False)
+    """What the engine proposed, where that was kept."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        return self.image["height"], self.image["width"]
 
     def labels(self) -> np.ndarray:
         """H×W uint16: 0 = no mask, otherwise a mask's id; smaller masks on top. The array is shared: do not write."""
@@ -202,7 +212,7 @@ class Segmentation:
 
     @cached_property
     def _labels(self) -> np.ndarray:
-        canvas = np.zeros(self.pixels.shape[:2], dtype=np.uint16)
+        canvas = np.zeros(self.size, dtype=np.uint16)
         for mask in sorted(self.masks, key=lambda m: (-m.area, m.id)):
             x, y, window = mask.decode_window()
             canvas[y : y + window.shape[0], x : x + window.shape[1]][window] = mask.id

@@ -353,7 +353,7 @@ def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
         if key not in _cache:
             begin = time.perf_counter()
             with ThreadPoolExecutor(1) as beside:
-                sha256 = beside.submit(_sha256, choice)  # the GIL is free while it reads and hashes
+                sha256 = beside.submit(weights_sha256, choice)  # the GIL is free while it reads and hashes
                 network = build_network(choice.config, random_weights=False)
                 _fill(network, read_weights(choice.weights), choice.weights, choice.config)
                 network = _moved(network.float().requires_grad_(False), device)
@@ -371,7 +371,19 @@ def _moved(network: SAM2Base, device: torch.device) -> SAM2Base:
         ) from error
 
 
-def _sha256(choice: Choice) -> str:
+def notices_of(choice: Choice) -> list[str]:
+    """What a user should know about the choice of model."""
+    notices = [choice.reason] if choice.reason else []
+    if choice.name == STARTER:
+        notices.append(
+            "the starter is a small stand-in, far below SAM 2.1; "
+            f"for real work run: {checkpoints.fetch_command('large')}"
+        )
+    return notices
+
+
+def weights_sha256(choice: Choice) -> str:
+    """SHA-256 of the weights file, 64 hex digits."""
     entry = checkpoints.load_registry().entries.get(choice.name)
     if entry is not None and entry.file == choice.weights.name:
         return entry.sha256  # it was verified when it was chosen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,9 @@ from densecli import errors
 from densecli.console import Console
 from densecli.files import check_writable
 from densecli.masks import Segmentation
-from densecli.sinks import WriteOptions, sink
+from densecli.sinks import CANDIDATES, DATASET_KINDS, WriteOptions, sink
+from densecli.sinks.candidates import is_candidates
+from densecli.sinks.datasets import Datasets
 from densecli.sinks.summary import to_json
 from densecli.sources import local_path, output_names, read_image
 from densecli.wording import shown_input, shown_name
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What to read and what to write. inputs: as the user gave them. kinds: of densecli.sinks.KINDS."""
+    """What to read and what to write. inputs: as the user gave them. kinds: as `parse_kinds` gives them."""
 
     inputs: Sequence[str]
     output_dir: Path
@@ -39,7 +41,7 @@ class Job:
         """
         inputs = list(dict.fromkeys(self.inputs))
         plan = [
-            (given, {kind: sink(kind).path(self.output_dir / name) for kind in self.kinds})
+            (given, {kind: sink(kind).path(self.output_dir / name) for kind in self.kinds if kind not in DATASET_KINDS})
             for given, name in zip(inputs, output_names(inputs), strict=True)
         ]
         protected: dict[str, str] = {}
@@ -72,21 +74,35 @@ def segment_all(job: Job, console: Console, **segmenter_options: Any) -> int:
     segmenter_options["preset"] = load_preset(preset, overrides)
     plan = job.planned()
     inputs = len(plan)
+    _check_candidates(job)
+    datasets = Datasets(job.kinds, job.output_dir)
+    stems = dict(zip((given for given, _ in plan), output_names([given for given, _ in plan]), strict=True))
     if job.skip_existing:
-        plan = [(given, outputs) for given, outputs in plan if not _skipped(given, outputs, console)]
+        plan = [
+            (given, outputs)
+            for given, outputs in plan
+            if not (datasets.can_rebuild(stems[given], given) and _skipped(given, outputs, console))
+        ]
+        for given in stems.keys() - {given for given, _ in plan}:
+            datasets.add(stems[given], given)
         if not plan:
+            _finish(datasets, console)
             return errors.EXIT_OK
     check_writable(job.output_dir)
-    from densecli.segmenter import Segmenter
+    segmenter = None
+    if not all(is_candidates(given) for given, _ in plan):
+        from densecli.segmenter import Segmenter
 
-    segmenter = Segmenter(**segmenter_options)
-    for notice in segmenter.notices:
-        console.notice(notice)
+        segmenter = Segmenter(**segmenter_options)
+        for notice in segmenter.notices:
+            console.notice(notice)
     failures: list[errors.DensecliError] = []
     for given, outputs in plan:
         shown = shown_input(given)
         try:
-            segmentation = _segment_one(segmenter, given, outputs, job.write_options, console)
+            segmentation = _segmented(segmenter, segmenter_options, given, CANDIDATES in outputs, console)
+            _write(segmentation, given, outputs, job.write_options, console)
+            datasets.add(stems[given], given, segmentation)
         except errors.DensecliError as error:
             failures.append(error)
             text = str(error)
@@ -103,7 +119,16 @@ def segment_all(job: Job, console: Console, **segmenter_options: Any) -> int:
             written = ", ".join(shown_name(str(path)) for path in outputs.values())
             found = f"{shown}: Found {n} mask{'' if n == 1 else 's'}. {written}"
             console.result(found, to_json(segmentation.summary()) if console.json else "")
+    if len(failures) < inputs:
+        _finish(datasets, console)
     return _exit_code(failures, inputs)
+
+
+def _finish(datasets: Datasets, console: Console) -> None:
+    for path in datasets.finish():
+        console.notice(f"data set: {shown_name(str(path))}")
+    for name in datasets.missing:
+        console.warning(f"{shown_input(name)}: is not in the data sets, its summary or picture is gone; run again")
 
 
 def _skipped(given: str, outputs: dict[str, Path], console: Console) -> bool:
@@ -113,16 +138,51 @@ def _skipped(given: str, outputs: dict[str, Path], console: Console) -> bool:
     return False
 
 
-def _segment_one(
-    segmenter: Segmenter, given: str, outputs: dict[str, Path], write_options: WriteOptions, console: Console
+def _check_candidates(job: Job) -> None:
+    """Raise UsageError for what cannot be had of .candidates files."""
+    kept = [given for given in job.inputs if is_candidates(given)]
+    datasets = [kind for kind in job.kinds if kind in DATASET_KINDS]
+    if kept and datasets:
+        raise errors.UsageError(
+            f"{shown_input(kept[0])}: --save {datasets[0]} needs the photo itself as input; give that, or take "
+            f"{datasets[0]} out"
+        )
+
+
+def _segmented(
+    segmenter: Segmenter | None, options: Mapping[str, Any], given: str, keep: bool, console: Console
 ) -> Segmentation:
-    """Read, segment, write; then say how it went, all but the result itself."""
+    """Read and segment one input, or choose again from its candidates."""
     shown = shown_input(given)
+    if is_candidates(given):
+        from densecli.image_candidates import ImageCandidates
+        from densecli.refiltering import refiltered
+
+        kept = ImageCandidates.load(local_path(given) or given)
+        if options["model"] not in ("auto", kept.model["name"]):
+            raise errors.UsageError(
+                f"{shown}: holds the candidates of model {kept.model['name']}, and --model {options['model']} asks for "
+                "another; leave --model out, or segment the photo again"
+            )
+        segmentation = refiltered(kept, options["preset"])
+        console.notice(f"{shown}: chosen again from what {kept.model['name']} proposed; no model ran")
+        return segmentation
+    assert segmenter is not None
     image = read_image(given)
     for notice in image.notices:
         console.notice(f"{shown}: {notice}")
-    segmentation = segmenter(image, progress=lambda done, total: console.progress(shown, done, total, "point"))
+    segmentation = segmenter(
+        image, lambda done, total: console.progress(shown, done, total, "point"), keep_candidates=keep
+    )
     console.progress_done()
+    return segmentation
+
+
+def _write(
+    segmentation: Segmentation, given: str, outputs: dict[str, Path], write_options: WriteOptions, console: Console
+) -> None:
+    """Write the outputs; then say how it went, all but the result itself."""
+    shown = shown_input(given)
     begin = time.perf_counter()
     for kind, path in outputs.items():
         if kind == "json":  # the last one: it holds the time that the others took
@@ -138,7 +198,6 @@ def _segment_one(
     if console.verbose:
         times = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in segmentation.seconds.items())
         console.notice(f"{shown}: {times}; peak memory {segmentation.peak_memory_mb:,} MB")
-    return segmentation
 
 
 def _exit_code(failures: list[errors.DensecliError], inputs: int) -> int:
@@ -148,4 +207,6 @@ def _exit_code(failures: list[errors.DensecliError], inputs: int) -> int:
         return errors.EXIT_SOME_FAILED
     if all(isinstance(f, errors.EnvironmentProblem) for f in failures):
         return errors.EXIT_ENVIRONMENT
+    if all(isinstance(f, errors.UsageError) for f in failures):
+        return errors.EXIT_USAGE  # values that candidates cannot answer
     return errors.EXIT_NOTHING_SUCCEEDED

@@ -10,18 +10,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from densecli import checkpoints, explain, model
+from densecli import model
 from densecli.engine import memory
-from densecli.engine.generator import Funnel, MaskGenerator
+from densecli.engine.generator import MaskGenerator
+from densecli.engine.proposals import Floor
 from densecli.errors import InputError
+from densecli.image_candidates import ImageCandidates, photo_of
 from densecli.masks import Segmentation
 from densecli.presets import Preset, load_preset
+from densecli.refiltering import refiltered
+from densecli.results import result_of
 from densecli.sources import LoadedImage, read_image
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
 Progress = Callable[[int, int], None]
+ARRAY = "<array>"
+"""Name of an image that came as an array."""
 
 
 class Segmenter:
@@ -65,13 +71,8 @@ class Segmenter:
         self.resolved = self.preset.resolve(choice.name)
         self.model = model.load(choice, place, precision)
         self._load_seconds = self.model.load_seconds
-        self.notices: list[str] = [choice.reason] if choice.reason else []
+        self.notices = model.notices_of(choice)
         """What a user should know about the choice of model."""
-        if choice.name == model.STARTER:
-            self.notices.append(
-                "the starter is a small stand-in, far below SAM 2.1; "
-                f"for real work run: {checkpoints.fetch_command('large')}"
-            )
 
     @property
     def network(self) -> SAM2Base:
@@ -79,11 +80,17 @@ class Segmenter:
         return self.model.network
 
     def __call__(
-        self, image: str | os.PathLike[str] | np.ndarray | LoadedImage, progress: Progress | None = None
+        self,
+        image: str | os.PathLike[str] | np.ndarray | LoadedImage,
+        progress: Progress | None = None,
+        *,
+        keep_candidates: bool | Floor = False,
     ) -> Segmentation:
         """All masks of one image.
 
         image: a path or fsspec URL, or H×W×3 uint8 RGB. progress: called with points done and points in all.
+        keep_candidates: keep in `proposals` what the engine proposes above a floor (0.5 and 0.5 for True; thresholds
+        of the preset that are lower count), for `refilter` and for saving.
         Raises InputError for an image that cannot be read, EnvironmentProblem when memory runs out.
         """
         loaded = _loaded(image)
@@ -95,14 +102,14 @@ class Segmenter:
             self.model.dtype,
         )
         memory.reset_peak(self.model.device)
-        generated = generator.generate(loaded.pixels, progress)
-        seconds = {"load": round(self._load_seconds, 4), **{k: round(v, 4) for k, v in generated.seconds.items()}}
-        self._load_seconds = 0.0  # the model was loaded once, for the first image
+        floor = Floor() if keep_candidates is True else keep_candidates or None
+        generated = generator.generate(loaded.pixels, progress, keep=floor)
         height, width = loaded.pixels.shape[:2]
-        parameters = self.resolved.parameters()
-        segmentation = Segmentation(
-            pixels=loaded.pixels,
-            masks=generated.masks,
+        result = result_of(
+            Segmentation,
+            loaded.pixels,
+            generated.masks,
+            generated.funnel,
             image={"path": loaded.name, "width": width, "height": height, "sha256": loaded.sha256},
             model={
                 "name": self.model.name,
@@ -110,34 +117,37 @@ class Segmenter:
                 "device": str(self.model.device),
                 "precision": self.model.precision,
             },
-            preset={"name": self.resolved.name, "parameters": parameters},
-            funnel=_funnel(generated.funnel, len(generated.masks), parameters["crop_n_layers"] > 0),
-            points=generated.funnel.points,
-            seconds=seconds,
+            preset=self.resolved,
+            seconds={"load": self._load_seconds, **generated.seconds},
             peak_memory_mb=memory.peak_megabytes(self.model.device),
             warnings=generated.warnings,
-            notices=list(loaded.notices),
-            advice=explain.advice(generated.funnel, generated.masks, parameters),
+            notices=loaded.notices,
         )
-        segmentation.written_in(0.0)
-        return segmentation
+        self._load_seconds = 0.0  # the model was loaded once, for the first image
+        if generated.proposals is not None:
+            result.proposals = ImageCandidates(
+                generated.proposals,
+                dict(result.image),
+                dict(result.model),
+                dict(result.preset),
+                None if loaded.name == ARRAY else photo_of(loaded.name),
+                pixels=loaded.pixels,
+            )
+        return result
 
+    @staticmethod
+    def refilter(
+        candidates: ImageCandidates | str | os.PathLike[str],
+        preset: str | os.PathLike[str] | Preset,
+        overrides: Sequence[str] = (),
+    ) -> Segmentation:
+        """What a run with `preset` over the same image gives, from candidates that were kept; no network is loaded.
 
-def _funnel(funnel: Funnel, masks: int, crops: bool) -> dict[str, int]:
-    counts = {
-        "candidates": funnel.candidates,
-        "after_pred_iou": funnel.after_pred_iou,
-        "after_stability": funnel.after_stability,
-    }
-    if crops:  # only then can a mask be cut off by a crop's edge
-        counts["after_crop_edge"] = funnel.after_crop_edge
-    counts |= {
-        "after_nms": funnel.after_nms,
-        "after_area": funnel.after_area,
-        "after_parts": funnel.after_parts,
-        "masks": masks,
-    }
-    return counts
+        candidates: `Segmentation.proposals` of a run with keep_candidates, or a .candidates file.
+        Raises UsageError where they cannot tell (another grid, thresholds below what was kept), InputError for a file
+        that is damaged.
+        """
+        return refiltered(candidates, preset, overrides)
 
 
 def _loaded(image: str | os.PathLike[str] | np.ndarray | LoadedImage) -> LoadedImage:
@@ -151,4 +161,4 @@ def _loaded(image: str | os.PathLike[str] | np.ndarray | LoadedImage) -> LoadedI
             "give H×W×3 uint8 RGB"
         )
     pixels = np.ascontiguousarray(image)
-    return LoadedImage(name="<array>", pixels=pixels, sha256=hashlib.sha256(pixels.data).hexdigest(), notices=())
+    return LoadedImage(name=ARRAY, pixels=pixels, sha256=hashlib.sha256(pixels.data).hexdigest(), notices=())

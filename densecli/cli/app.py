@@ -9,7 +9,7 @@ import traceback
 import typer
 
 from densecli import __version__, errors
-from densecli.cli import doctor, download_checkpoints, presets, segment
+from densecli.cli import batch, compare, doctor, download_checkpoints, presets, segment
 
 app = typer.Typer(
     name="densecli",
@@ -20,6 +20,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 app.command("segment")(segment.segment)
+app.command("batch")(batch.batch)
+app.command("compare")(compare.compare)
 app.command("download-checkpoints")(download_checkpoints.download_checkpoints)
 app.command("doctor")(doctor.doctor)
 app.add_typer(presets.app, name="presets")

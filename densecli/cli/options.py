@@ -43,7 +43,7 @@ OutputDirOption = Annotated[
 ]
 SaveOption = Annotated[
     str,
-    typer.Option("--save", metavar="KINDS", help="Comma list of overlay,json,labels,masks,cutouts."),
+    typer.Option("--save", metavar="KINDS", help="Comma list of overlay,json,labels,masks,cutouts,coco,yolo,labelme."),
 ]
 AlphaOption = Annotated[float, typer.Option("--alpha", metavar="0..1", help="Opacity of the overlay.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only results and errors.")]

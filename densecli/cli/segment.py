@@ -11,7 +11,9 @@ from densecli.cli import options
 
 
 def segment(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images: files, URLs, or - for stdin.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Images: files, URLs, or - for stdin; or .candidates.")
+    ],
     preset: options.PresetOption = "dense",
     set_: options.SetOption = [],  # noqa: B006  (typer makes a new list for each call)
     model: options.ModelOption = "auto",
@@ -20,7 +22,14 @@ def segment(
     device: options.DeviceOption = "auto",
     precision: options.PrecisionOption = "auto",
     output_dir: options.OutputDirOption = Path("densecli-out"),
-    save: options.SaveOption = "overlay,json",
+    save: Annotated[
+        str,
+        typer.Option(
+            "--save",
+            metavar="KINDS",
+            help="Comma list of overlay,json,labels,masks,cutouts,coco,yolo,labelme,candidates.",
+        ),
+    ] = "overlay,json",
     overwrite: Annotated[
         bool, typer.Option("--overwrite/--skip-existing", help="Redo inputs whose outputs are all there, or skip them.")
     ] = True,
@@ -31,7 +40,8 @@ def segment(
 ) -> int:
     """Segment everything in images.
 
-    Writes NAME_overlay.png and NAME_masks.json for each INPUT, and prints what it found.
+    Writes NAME_overlay.png and NAME_masks.json for each INPUT, and prints what it found. --save candidates keeps what
+    the model proposed in NAME.candidates; with that as INPUT, other thresholds apply at once and no model runs.
     """
     from densecli.console import Console
     from densecli.one_by_one import Job, segment_all
@@ -42,7 +52,7 @@ def segment(
             job = Job(
                 inputs=inputs,
                 output_dir=output_dir,
-                kinds=parse_kinds(save),
+                kinds=parse_kinds(save, candidates=True),
                 write_options=WriteOptions(alpha=alpha),
                 skip_existing=not overwrite,
             )

@@ -53,6 +53,11 @@ def stability_and_boxes(
     return (intersection / union).to(torch.float32), boxes
 
 
+def likely(predicted_iou: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Bool of the same shape: the predicted-IoU filter, which at 0 is off. Meta's generator: `>`."""
+    return predicted_iou > threshold if threshold > 0 else torch.ones_like(predicted_iou, dtype=torch.bool)
+
+
 def stable(stability: torch.Tensor, parameters: GeneratorParameters) -> torch.Tensor:
     """N bool: the stability filter, which at 0 is off (then even NaN stays), as in Meta's generator."""
     if parameters.stability_score_thresh > 0:

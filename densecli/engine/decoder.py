@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
+from densecli.engine.candidates import likely
 from densecli.engine.encoder import Features
 from densecli.engine.memory import DecoderShape
 
@@ -44,6 +45,10 @@ class Decoded:
     predicted_iou: torch.Tensor
     keep: torch.Tensor
     logits: torch.Tensor
+
+    def to(self, device: torch.device) -> Decoded:
+        """The same on another device."""
+        return Decoded(self.predicted_iou.to(device), self.keep.to(device), self.logits.to(device))
 
 
 class PromptDecoder:
@@ -156,11 +161,11 @@ class PromptDecoder:
                 # Which output counts depends on the masks themselves, so all of them are needed before any filter.
                 logits = self.upscaler(image, mask_tokens, range(self.decoder.num_mask_tokens)).float()
                 logits, predicted_iou = self.decoder._dynamic_multimask_via_stability(logits, predicted_iou)
-                keep = _above(predicted_iou, threshold) if keep is None else keep
+                keep = likely(predicted_iou, threshold) if keep is None else keep
                 return Decoded(predicted_iou, keep, logits[keep])
             outputs = range(1, self.decoder.num_mask_tokens) if multimask else range(1)
             predicted_iou = predicted_iou[:, outputs.start : outputs.stop]
-            keep = _above(predicted_iou, threshold) if keep is None else keep
+            keep = likely(predicted_iou, threshold) if keep is None else keep
             rows = keep.any(1).nonzero()[:, 0]
             if len(rows) < len(points):
                 logits = self.upscaler(image[rows], mask_tokens[rows], outputs)[keep[rows]]
@@ -300,8 +305,3 @@ def _as_matrix(layer: Any) -> tuple[torch.Tensor, torch.Tensor]:
 def _tokens_last(maps: torch.Tensor) -> torch.Tensor:
     """B × C × h × w to B × N × C."""
     return maps.flatten(2).transpose(1, 2).contiguous()
-
-
-def _above(predicted_iou: torch.Tensor, threshold: float) -> torch.Tensor:
-    # Meta's generator: `>`, and no filter at all at 0.
-    return predicted_iou > threshold if threshold > 0 else torch.ones_like(predicted_iou, dtype=torch.bool)

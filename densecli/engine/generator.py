@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 
-from densecli.engine import cleanup, grid, memory, parts
-from densecli.engine.candidates import Candidates, stability_and_boxes, stable, suppress, touches_crop_edge
+from densecli.engine import grid, memory
+from densecli.engine.candidates import Candidates, stability_and_boxes
 from densecli.engine.decoder import Decoded, PromptDecoder
 from densecli.engine.encoder import encode
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters, Limits
+from densecli.engine.proposals import CropProposals, Floor, Proposals
+from densecli.engine.selection import Funnel, Winner, chosen, finished, winners_of
 from densecli.engine.upsampling import Upsampling
 from densecli.errors import EnvironmentProblem
-from densecli.masks import Mask, Runs
+from densecli.masks import Mask
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -27,54 +29,17 @@ T = TypeVar("T")
 
 
 @dataclass
-class Funnel:
-    """How many candidates each filter left, and the best values that a filter saw (to explain an empty result)."""
-
-    points: int = 0
-    candidates: int = 0
-    after_pred_iou: int = 0
-    after_stability: int = 0
-    after_crop_edge: int = 0
-    after_nms: int = 0
-    after_area: int = 0
-    after_parts: int = 0
-    best_predicted_iou: float = 0.0
-    best_stability: float = 0.0
-    largest_area: int = 0
-
-
-@dataclass
 class Generated:
-    """What the generator gives for one image: masks by falling area, the funnel, seconds by stage, warnings."""
+    """What the generator gives for one image: masks by falling area, the funnel, seconds by stage, warnings.
+
+    proposals: what it proposed, where that was to be kept.
+    """
 
     masks: list[Mask]
     funnel: Funnel
     seconds: dict[str, float]
     warnings: list[str]
-
-
-class _Winner:
-    """A mask that survived NMS: position and runs of its window in the image, and its scores."""
-
-    def __init__(
-        self,
-        x: int,
-        y: int,
-        runs: Runs,
-        predicted_iou: float,
-        stability: float,
-        point: tuple[float, float],
-        crop_box: tuple[int, int, int, int],
-    ) -> None:
-        self.predicted_iou, self.stability, self.point, self.crop_box = predicted_iou, stability, point, crop_box
-        self.place(x, y, runs)
-
-    def place(self, x: int, y: int, runs: Runs) -> None:
-        """Set the mask: runs in the frame of its box, at x, y of the image."""
-        h, w = runs.size
-        self.x, self.y, self.runs, self.area = x, y, runs, runs.area
-        # xyxy, both ends inclusive, as in sam2's batched_mask_to_box, on which NMS works; zeros for an empty mask.
-        self.box = (x, y, x + max(w, 1) - 1, y + max(h, 1) - 1)
+    proposals: Proposals | None = None
 
 
 @dataclass
@@ -102,6 +67,16 @@ class _Run:
         self.seconds[stage] += time.perf_counter() - begin
 
 
+@dataclass(frozen=True)
+class _Prompted:
+    """One crop, encoded, with its point prompts: N × 2 float32, in pixels of the crop and of the model's input."""
+
+    decoder: PromptDecoder
+    upsampling: Upsampling
+    points: torch.Tensor
+    prompts: torch.Tensor
+
+
 class MaskGenerator:
     """SAM 2's automatic mask generator for one loaded model; same masks as `SAM2AutomaticMaskGenerator`."""
 
@@ -119,65 +94,89 @@ class MaskGenerator:
         self.limits = limits or Limits()
         self.dtype = dtype
         self.device: torch.device = model.device
+        # MPS has no float64 and shares its memory with the CPU, whose compiled loops score candidates faster anyway.
+        self.scoring_device = torch.device("cpu") if self.device.type == "mps" else self.device
 
     @torch.inference_mode()
-    def generate(self, pixels: np.ndarray, progress: Callable[[int, int], None] | None = None) -> Generated:
+    def generate(
+        self,
+        pixels: np.ndarray,
+        progress: Callable[[int, int], None] | None = None,
+        keep: Floor | None = None,
+    ) -> Generated:
         """All masks of an image, H×W×3 uint8 RGB, any size from 1×1 up.
 
-        progress: called after each batch with the points done and the points of all crops.
+        progress: called after each batch with the points done and the points of all crops. keep: keep all that is
+        proposed above this floor, or above the own thresholds where they are lower.
         Raises EnvironmentProblem when memory does not suffice even for one point at a time.
         """
         run = _Run(progress=progress)
-        height, width = pixels.shape[:2]
-        crop_list = grid.crops(height, width, self.parameters)
+        size = pixels.shape[0], pixels.shape[1]
+        crop_list = grid.crops(*size, self.parameters)
         run.all_points = sum(grid.layer_points_per_side(self.parameters, crop.layer) ** 2 for crop in crop_list)
-        winners: list[_Winner] = []
+        if keep is not None:
+            return self._kept(pixels, crop_list, keep.lowered_to(self.parameters), run)
+        winners: list[Winner] = []
         for crop in crop_list:
             winners += self._crop_winners(pixels, crop, run)
         with run.timed("postprocess", self.device):
-            if len(crop_list) > 1 and winners:
-                # Masks of smaller crops win: their picture of the object was larger.
-                scores = torch.tensor([1 / (w.crop_box[2] * w.crop_box[3]) for w in winners])
-                winners = _chosen(winners, scores, self.parameters.crop_nms_thresh)
-            run.funnel.after_nms = len(winners)
-            winners = self._cleaned(winners, (height, width), run)
-            run.funnel.after_area = len(winners)
-            # Ids go by falling area; equal areas keep the order of their scores.
-            winners.sort(key=lambda w: -w.area)
-            winners, parent = self._without_parts(winners)
-            run.funnel.after_parts = len(winners)
-            masks = _masks(winners, parent, (height, width))
+            masks = finished(winners, len(crop_list), size, self.parameters, self.cleanup, run.funnel)
         return Generated(masks, run.funnel, run.seconds, run.warnings)
 
-    def _crop_winners(self, pixels: np.ndarray, crop: grid.Crop, run: _Run) -> list[_Winner]:
+    def _kept(self, pixels: np.ndarray, crop_list: list[grid.Crop], floor: Floor, run: _Run) -> Generated:
+        """The masks by way of the proposals, which are made of every candidate above the floor at once."""
+        proposed, best = [], []
+        outputs = 1
+        for crop in crop_list:
+            run.funnel.best_predicted_iou = 0.0
+            prompted = self._prompted(pixels, crop, run)
+            outputs = prompted.decoder.outputs(self.parameters.multimask_output)
+
+            def work(part: slice, prompted: _Prompted = prompted) -> CropProposals:
+                scored, logits = self._scored(prompted, part, run, floor.predicted_iou)
+                with run.timed("postprocess", self.device):
+                    return CropProposals.of(scored, logits, prompted.upsampling, self.parameters.mask_threshold, floor)
+
+            proposed.append(CropProposals.cat(self._in_batches(len(prompted.points), run, work)))
+            best.append(run.funnel.best_predicted_iou)
+        with run.timed("postprocess", self.device):
+            together = CropProposals.cat(proposed)
+            proposals = Proposals(
+                size=(pixels.shape[0], pixels.shape[1]),
+                parameters=self.parameters,
+                outputs=outputs,
+                floor=floor,
+                crop_sizes=tuple(len(p.candidates) for p in proposed),
+                best_predicted_iou=tuple(best),
+                candidates=together.candidates,
+                masks=together.masks,
+            )
+            masks, funnel = proposals.select(self.parameters, self.cleanup)
+        return Generated(masks, funnel, run.seconds, run.warnings, proposals)
+
+    def _prompted(self, pixels: np.ndarray, crop: grid.Crop, run: _Run) -> _Prompted:
         x0, y0, x1, y1 = crop.box
         with run.timed("encode", self.device):
             features = self._encoded(pixels[y0:y1, x0:x1])
             decoder = PromptDecoder(self.model, features, self.dtype)
-        upsampling = Upsampling(decoder.logits_size, (crop.height, crop.width), self.device)
+        upsampling = Upsampling(decoder.logits_size, (crop.height, crop.width), self.scoring_device)
         points = torch.as_tensor(grid.crop_points(crop, self.parameters), dtype=torch.float32, device=self.device)
         size = torch.tensor([crop.width, crop.height], dtype=torch.float32, device=self.device)
         prompts = points / size * self.model.image_size
         if run.batch is None:
             run.batch = self._batch_size(decoder)
-        candidates = Candidates.cat(
-            self._in_batches(
-                len(points), run, lambda part: self._scored(decoder, upsampling, prompts[part], part.start, run)
-            )
+        return _Prompted(decoder, upsampling, points, prompts)
+
+    def _crop_winners(self, pixels: np.ndarray, crop: grid.Crop, run: _Run) -> list[Winner]:
+        prompted = self._prompted(pixels, crop, run)
+        threshold = self.parameters.pred_iou_thresh
+        scored = Candidates.cat(
+            # The logits go with their batch: only numbers are held of all candidates.
+            self._in_batches(len(prompted.points), run, lambda part: self._scored(prompted, part, run, threshold)[0])
         )
-        touching = touches_crop_edge(candidates.boxes, crop, *pixels.shape[:2])
-        if touching.any():
-            candidates = candidates[~touching]
-        run.funnel.after_crop_edge += len(candidates)
         with run.timed("postprocess", self.device):
-            candidates = candidates[
-                suppress(candidates.boxes, candidates.predicted_iou, self.parameters.box_nms_thresh)
-            ]
-        winners = self._in_batches(
-            len(candidates),
-            run,
-            lambda part: self._decoded_winners(decoder, upsampling, candidates[part], points, prompts, crop, run),
-        )
+            won = scored[chosen(scored, crop, (pixels.shape[0], pixels.shape[1]), self.parameters, run.funnel)]
+        winners = self._in_batches(len(won), run, lambda part: self._decoded_winners(prompted, won[part], crop, run))
         return [winner for batch in winners for winner in batch]
 
     def _batch_size(self, decoder: PromptDecoder) -> memory.BatchSize:
@@ -224,16 +223,21 @@ class MaskGenerator:
             raise
 
     def _logits(
-        self, decoder: PromptDecoder, prompts: torch.Tensor, tile: int, keep: torch.Tensor | None = None
+        self,
+        decoder: PromptDecoder,
+        prompts: torch.Tensor,
+        tile: int,
+        pred_iou_thresh: float,
+        keep: torch.Tensor | None = None,
     ) -> Decoded:
-        """Candidates of a batch, kept by predicted IoU, or exactly those of `keep` (B × M bool)."""
+        """Candidates of a batch above `pred_iou_thresh`, or exactly those of `keep` (B × M bool)."""
         p = self.parameters
         if not p.use_m2m:
             return decoder.decode(
                 prompts,
                 tile=tile,
                 multimask_output=p.multimask_output,
-                pred_iou_thresh=p.pred_iou_thresh,
+                pred_iou_thresh=pred_iou_thresh,
                 keep=keep,
             )
         # m2m: every candidate goes back as a mask prompt of its own point; the answer takes its place.
@@ -243,7 +247,7 @@ class MaskGenerator:
             prompts[rows],
             tile=tile,
             multimask_output=False,
-            pred_iou_thresh=p.pred_iou_thresh,
+            pred_iou_thresh=pred_iou_thresh,
             mask_prompts=first.logits,
             keep=None if keep is None else torch.ones(len(rows), 1, dtype=torch.bool, device=self.device),
         )
@@ -254,119 +258,35 @@ class MaskGenerator:
         return Decoded(predicted_iou, kept, again.logits)
 
     def _scored(
-        self,
-        decoder: PromptDecoder,
-        upsampling: Upsampling,
-        prompts: torch.Tensor,
-        start: int,
-        run: _Run,
-    ) -> Candidates:
-        """Candidates of one batch of prompts that pass the predicted-IoU and stability filters."""
+        self, prompted: _Prompted, part: slice, run: _Run, pred_iou_thresh: float
+    ) -> tuple[Candidates, torch.Tensor]:
+        """Candidates of one batch of prompts above `pred_iou_thresh`, whatever their stability, and their logits."""
         with run.timed("decode", self.device):
-            decoded = self._logits(decoder, prompts, run.tile)
+            decoded = self._logits(prompted.decoder, prompted.prompts[part], run.tile, pred_iou_thresh)
+            decoded = decoded.to(self.scoring_device)
         with run.timed("postprocess", self.device):
-            stability, boxes = stability_and_boxes(decoded.logits, upsampling, self.parameters)
-            keep = stable(stability, self.parameters)
+            stability, boxes = stability_and_boxes(decoded.logits, prompted.upsampling, self.parameters)
             point, output = decoded.keep.nonzero(as_tuple=True)
-            candidates = Candidates(point + start, output, decoded.predicted_iou[decoded.keep], stability, boxes)[keep]
+            predicted_iou = decoded.predicted_iou[decoded.keep]
+            candidates = Candidates(point + part.start, output, predicted_iou, stability, boxes)
         funnel = run.funnel
-        funnel.points += len(prompts)
+        funnel.points += len(decoded.keep)
         funnel.candidates += decoded.keep.numel()
-        funnel.after_pred_iou += len(stability)
-        funnel.after_stability += len(candidates)
         funnel.best_predicted_iou = max(funnel.best_predicted_iou, float(decoded.predicted_iou.max()))
         if run.progress is not None:
             run.progress(funnel.points, run.all_points)
-        if len(stability):
-            funnel.best_stability = max(funnel.best_stability, float(torch.nan_to_num(stability).max()))
-        return candidates
+        return candidates, decoded.logits
 
-    def _decoded_winners(
-        self,
-        decoder: PromptDecoder,
-        upsampling: Upsampling,
-        chosen: Candidates,
-        points: torch.Tensor,
-        prompts: torch.Tensor,
-        crop: grid.Crop,
-        run: _Run,
-    ) -> list[_Winner]:
+    def _decoded_winners(self, prompted: _Prompted, won: Candidates, crop: grid.Crop, run: _Run) -> list[Winner]:
         """Decode the few winners again rather than keep the logits of all candidates, and make their masks."""
-        x0, y0, _, _ = crop.box
-        rows = torch.arange(len(chosen), device=self.device)
-        keep = torch.zeros(len(chosen), decoder.outputs(self.parameters.multimask_output), device=self.device).bool()
-        keep[rows, chosen.output] = True
+        decoder, threshold = prompted.decoder, self.parameters.pred_iou_thresh
+        rows = torch.arange(len(won), device=self.device)
+        keep = torch.zeros(len(won), decoder.outputs(self.parameters.multimask_output), device=self.device).bool()
+        keep[rows, won.output.to(self.device)] = True
+        points = won.point.to(self.device)
         with run.timed("decode", self.device):
-            logits = self._logits(decoder, prompts[chosen.point], run.tile, keep=keep).logits
-        winners = []
+            logits = self._logits(decoder, prompted.prompts[points], run.tile, threshold, keep=keep).logits
+            logits = logits.to(self.scoring_device)
         with run.timed("postprocess", self.device):
-            at = points[chosen.point].double().cpu() + torch.tensor([x0, y0])
-            for i in range(len(chosen)):
-                x, y, runs = upsampling.mask(logits[i], self.parameters.mask_threshold)
-                winners.append(
-                    _Winner(
-                        x + x0,
-                        y + y0,
-                        runs,
-                        float(chosen.predicted_iou[i]),
-                        float(chosen.stability[i]),
-                        (float(at[i, 0]), float(at[i, 1])),
-                        (x0, y0, crop.width, crop.height),
-                    )
-                )
-        return winners
-
-    def _cleaned(self, winners: list[_Winner], size: tuple[int, int], run: _Run) -> list[_Winner]:
-        """Holes, islands and areas; then NMS again, in which masks that were not changed win."""
-        min_area, fraction = self.cleanup.min_mask_region_area, self.cleanup.max_mask_area_fraction
-        run.funnel.largest_area = max((w.area for w in winners), default=0)
-        most = size[0] * size[1] * (1.0 if fraction is None else fraction)
-        cleaned, unchanged = [], []
-        for winner in winners:
-            changed = False
-            if min_area > 1 and winner.area:
-                x, y, runs, changed = cleanup.remove_small_regions(winner.x, winner.y, winner.runs, size, min_area)
-                if changed:
-                    winner.place(x, y, runs)
-            # A mask without a pixel has nothing to show: the reference lists such masks, nobody can use them.
-            if 0 < winner.area <= most:
-                cleaned.append(winner)
-                unchanged.append(not changed)
-        if cleaned and not all(unchanged):
-            cleaned = _chosen(cleaned, torch.tensor(unchanged).float(), self.parameters.box_nms_thresh)
-        return cleaned
-
-    def _without_parts(self, winners: list[_Winner]) -> tuple[list[_Winner], list[int | None]]:
-        """Masks by falling area that stay under `cleanup.parts`, and each one's parent among them."""
-        parent = parts.parents([parts.Placed(w.x, w.y, w.runs) for w in winners])
-        stays = parts.kept(parent, [w.area for w in winners], self.cleanup.parts, self.cleanup.parts_min_siblings)
-        place = {old: new for new, old in enumerate(i for i, stay in enumerate(stays) if stay)}
-        # What is dropped takes all inside it along, so a mask that stays keeps its parent.
-        return [winners[i] for i in place], [None if (p := parent[i]) is None else place[p] for i in place]
-
-
-def _chosen(winners: list[_Winner], scores: torch.Tensor, threshold: float) -> list[_Winner]:
-    boxes = torch.tensor([w.box for w in winners])
-    return [winners[i] for i in suppress(boxes, scores, threshold).tolist()]
-
-
-def _masks(winners: list[_Winner], parent: list[int | None], size: tuple[int, int]) -> list[Mask]:
-    masks = []
-    for i, winner in enumerate(winners):
-        x_min, y_min, x_max, y_max = winner.box
-        above = parent[i]
-        masks.append(
-            Mask(
-                id=i + 1,
-                area=winner.area,
-                bbox=(x_min, y_min, x_max - x_min + 1, y_max - y_min + 1),
-                predicted_iou=winner.predicted_iou,
-                stability_score=winner.stability,
-                point_coords=(winner.point,),
-                crop_box=winner.crop_box,
-                segmentation=winner.runs.rle(winner.x, winner.y, size),
-                window_counts=winner.runs.rle()["counts"].encode("ascii"),
-                parent=None if above is None else above + 1,
-            )
-        )
-    return masks
+            masks = [prompted.upsampling.mask(one, self.parameters.mask_threshold) for one in logits]
+            return winners_of(won, masks, prompted.points[points], crop)

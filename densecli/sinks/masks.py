@@ -18,7 +18,7 @@ def path(stem: Path) -> Path:
 
 def write(segmentation: Segmentation, path: Path, options: WriteOptions) -> None:
     with complete_folder(path) as temporary:
-        canvas = np.zeros(segmentation.pixels.shape[:2], dtype=np.uint8)
+        canvas = np.zeros(segmentation.size, dtype=np.uint8)
         for mask in segmentation.masks:
             x, y, window = mask.decode_window()
             place = canvas[y : y + window.shape[0], x : x + window.shape[1]]

@@ -1,4 +1,4 @@
-"""Names: which suffixes are images, what an input's outputs are called, and in which order files come."""
+"""Names: which suffixes are images or videos, what an input's outputs are called, in which order files come."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ IMAGE_SUFFIXES = frozenset([
 # fmt: on
 """Lower-case suffixes by which a folder's images are recognised. A file named directly is read whatever its suffix."""
 
+VIDEO_SUFFIXES = frozenset([".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"])
+"""Lower-case suffixes of files that are read frame by frame."""
+
 _NAME_BYTES = 200  # file systems allow 255; the rest is for "_overlay.png" and the temporary file's suffix
 
 
 def output_stem(name: str) -> str:
     """Base name of the outputs of one input: `photos/desk.jpg` -> `desk`, `-` -> `stdin`, of a URL the last part."""
-    return next(_name_candidates(name))
+    return next(name_candidates(name))
 
 
 def output_names(inputs: Sequence[str]) -> list[str]:
@@ -37,12 +40,16 @@ def output_names(inputs: Sequence[str]) -> list[str]:
     takes (`a_desk.jpg`, `b_desk.jpg`); a number for the same input given twice. All differ even on a file system that
     ignores case and Unicode normalisation. Numbers apart, a name does not depend on the order of the inputs.
     """
-    candidates = [list(_name_candidates(name)) for name in inputs]
-    level = [0] * len(inputs)
+    return distinct_names([list(name_candidates(name)) for name in inputs])
+
+
+def distinct_names(candidates: Sequence[Sequence[str]]) -> list[str]:
+    """One name for each list of candidates (shortest first), as short as it can be with all of them different."""
+    level = [0] * len(candidates)
     while True:
         groups: defaultdict[str, list[int]] = defaultdict(list)
         for index, names in enumerate(candidates):
-            groups[_collision_key(names[level[index]])].append(index)
+            groups[collision_key(names[level[index]])].append(index)
         to_lengthen = [
             index
             for group in groups.values()
@@ -60,13 +67,13 @@ def output_names(inputs: Sequence[str]) -> list[str]:
         for index in group[1:]:
             base = result[index]
             result[index] = next(
-                name for number in itertools.count(2) if _collision_key(name := f"{base}_{number}") not in taken
+                name for number in itertools.count(2) if collision_key(name := f"{base}_{number}") not in taken
             )
-            taken.add(_collision_key(result[index]))
+            taken.add(collision_key(result[index]))
     return result
 
 
-def _name_candidates(name: str) -> Iterator[str]:
+def name_candidates(name: str) -> Iterator[str]:
     """Names for the outputs of `name`, from the shortest to the longest."""
     if name == "-":
         yield "stdin"
@@ -81,12 +88,12 @@ def _name_candidates(name: str) -> Iterator[str]:
         path = PurePath(name)
         parts = [part for part in path.parts if part != path.anchor]
     parts = [part for part in parts if part not in ("", ".", "..")] or ["image"]
-    yield _fitting(PurePath(parts[-1]).stem)
+    yield fitting(PurePath(parts[-1]).stem)
     for count in range(1, len(parts) + 1):
-        yield _fitting("_".join(parts[-count:]))
+        yield fitting("_".join(parts[-count:]))
 
 
-def _fitting(name: str) -> str:
+def fitting(name: str) -> str:
     """`name`, shortened if a file system could refuse it with a suffix; a digest keeps shortened names apart."""
     encoded = name.encode("utf-8", "surrogatepass")
     if len(encoded) <= _NAME_BYTES:
@@ -95,7 +102,7 @@ def _fitting(name: str) -> str:
     return f"{encoded[: _NAME_BYTES - 9].decode('utf-8', 'ignore')}-{digest}"
 
 
-def _collision_key(name: str) -> str:
+def collision_key(name: str) -> str:
     """Equal for names that some file system (of macOS or Windows) takes for the same."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
@@ -103,10 +110,10 @@ def _collision_key(name: str) -> str:
 def natural_key(path: str | os.PathLike[str]) -> tuple[object, ...]:
     """Sort key by which numbers count as numbers: `img2` before `img10`; folder by folder, case ignored."""
     text = os.fsdecode(path)
-    return tuple(_natural_part(part) for part in re.split(r"[/\\]", text)), text
+    return tuple(natural_part(part) for part in re.split(r"[/\\]", text)), text
 
 
-def _natural_part(part: str) -> tuple[object, ...]:
+def natural_part(part: str) -> tuple[object, ...]:
     # re.split alternates text and digits, so like is compared with like; length first compares digits as numbers
     # without int(), which refuses very long ones.
     pieces = re.split(r"([0-9]+)", part.casefold())

@@ -9,7 +9,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from densecli.errors import EnvironmentProblem, InputError
 from densecli.sources.opening import open_path, slurp
@@ -38,11 +38,42 @@ def open_url(name: str, scheme: str, stack: contextlib.ExitStack) -> BinaryIO:
         return _read_http(name)
     if name.lower().startswith("file://"):
         return open_path(name, _file_url_path(name), stack)
+    shown = shown_name(name)
+    filesystem, path = _filesystem(name, scheme)
+    try:
+        with filesystem.open(path, "rb") as file:
+            return slurp(name, file)
+    except InputError:
+        raise
+    except Exception as error:
+        with contextlib.suppress(Exception):
+            if filesystem.isdir(path):
+                raise InputError(f"{shown}: is a folder; give one image") from None
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"{shown}: does not exist; check the URL") from None
+        if isinstance(error, PermissionError):
+            raise InputError(f"{shown}: permission denied; check your credentials for {scheme}://") from None
+        raise InputError(f"{shown}: cannot be read: {reason_of(error)}; check the URL and your credentials") from error
+
+
+def filesystem_of(name: str) -> tuple[Any, str] | None:
+    """fsspec file system and the path in it of a URL; None for what is a local path, stdin or http(s).
+
+    Raises InputError or EnvironmentProblem.
+    """
+    scheme = url_scheme(name)
+    if name == "-" or scheme is None or name.lower().startswith(("http://", "https://", "file://")):
+        return None
+    return _filesystem(name, scheme)
+
+
+def _filesystem(name: str, scheme: str) -> tuple[Any, str]:
     import fsspec
 
     shown = shown_name(name)
     try:
         filesystem, path = fsspec.core.url_to_fs(name)
+        return filesystem, path
     except ImportError as error:
         pip = f"{sys.executable} -m pip install"
         if scheme in ("s3", "s3a"):
@@ -58,20 +89,6 @@ def open_url(name: str, scheme: str, stack: contextlib.ExitStack) -> BinaryIO:
         raise InputError(
             f"{shown}: cannot be reached: {reason_of(error)}; check the URL and your credentials"
         ) from error
-    try:
-        with filesystem.open(path, "rb") as file:
-            return slurp(name, file)
-    except InputError:
-        raise
-    except Exception as error:
-        with contextlib.suppress(Exception):
-            if filesystem.isdir(path):
-                raise InputError(f"{shown}: is a folder; give one image") from None
-        if isinstance(error, FileNotFoundError):
-            raise InputError(f"{shown}: does not exist; check the URL") from None
-        if isinstance(error, PermissionError):
-            raise InputError(f"{shown}: permission denied; check your credentials for {scheme}://") from None
-        raise InputError(f"{shown}: cannot be read: {reason_of(error)}; check the URL and your credentials") from error
 
 
 def _file_url_path(url: str) -> str:

@@ -1,0 +1,143 @@
+"""What spans a whole run, made from the manifests and the summaries on disk: data sets, overlay videos, the report.
+
+From disk rather than along the way, so that it is whole after a run that was stopped and taken up, over several shards,
+and whichever process segmented.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from densecli.batch.job import BatchJob
+from densecli.batch.manifest import Record, manifest_paths
+from densecli.batch.outputs import source_of
+from densecli.batch.workers import Description
+from densecli.console import Console
+from densecli.masks import Segmentation
+from densecli.sinks import KINDS
+from densecli.sources import local_path
+from densecli.wording import shown_name
+
+if TYPE_CHECKING:
+    from densecli.sources.collecting import Item
+
+_SHOWN_MISSING = 20
+
+
+def image_kinds(kinds: Sequence[str]) -> tuple[str, ...]:
+    """The kinds of `kinds` that each image has files of; with the summary where a data set is made from it."""
+    wanted = set(kinds) | ({"json"} if set(kinds) - set(KINDS) else set())
+    return tuple(kind for kind in KINDS if kind in wanted)
+
+
+class Spanning:
+    """The data sets, overlay videos and report of one run."""
+
+    def __init__(self, job: BatchJob) -> None:
+        from densecli.sinks.datasets import Datasets
+        from densecli.sinks.video import OverlayVideos
+
+        self._job = job
+        self._datasets = Datasets(job.kinds, job.output_dir)
+        self._overlay_videos = OverlayVideos(job.output_dir)
+        self._videos = False
+
+    def can_rebuild(self, item: Item) -> bool:
+        """Whether an input that an earlier run completed can be in this run's data sets as it is."""
+        return self._datasets.can_rebuild(item.stem, _dataset_name(item.name, source_of(item), item.frame))
+
+    def written(self, item: Item, segmentation: Segmentation) -> None:
+        """The outputs of an input are there. From any thread. Raises OutputError."""
+        self._datasets.add(item.stem, _dataset_name(item.name, source_of(item), item.frame), segmentation)
+
+    def ended(self, item: Item) -> None:
+        """An input is recorded as done, now or by an earlier run."""
+        if item.frame is not None and item.video_stem is not None:
+            self._videos = True
+            self._overlay_videos.add(item.video_stem, item.frame, item.fps)
+
+    def is_up_to_date(self) -> bool:
+        """Whether a run that did nothing can leave all of it as it is."""
+        job = self._job
+        if self._datasets.kinds or self._videos:
+            return False  # they know themselves what is up to date
+        return not job.report or _is_newer(job.output_dir / "report.html", manifest_paths(job.output_dir))
+
+    def finish(self, record: Record, console: Console, description: Description, began: float) -> None:
+        """Write it all. began: when the run did, as Unix time. Raises OutputError."""
+        job = self._job
+        for entry in record.entries() if self._datasets.kinds or job.shard else ():
+            if entry.get("status") != "done":
+                continue
+            stem, frame = str(entry["stem"]), entry.get("frame")
+            # What earlier runs and other shards did belongs to the data sets of the folder as well.
+            self._datasets.add(stem, _dataset_name(str(entry["input"]), str(entry["source"]), frame))
+            if frame is not None and job.shard:
+                self._overlay_videos.add(stem.rpartition("/")[0], frame, entry.get("fps"))
+        if self._datasets.kinds:
+            console.status("writing data sets")
+            for path in self._datasets.finish():
+                console.notice(f"data set: {shown_name(str(path))}")
+            for name in self._datasets.missing[:_SHOWN_MISSING]:
+                console.warning(f"{shown_name(name)}: is not in the data sets, its summary or picture is not there")
+        if "overlay" in job.kinds:
+            console.status("writing overlay videos")
+            for path in self._overlay_videos.finish():
+                console.notice(f"video: {shown_name(str(path))}")
+        if job.report:
+            from densecli.report import write_report
+
+            console.status("writing the report")
+            path = write_report(
+                job.output_dir,
+                record.entries() if job.shard else reported(record, began),
+                run_settings(job, description),
+                progress=lambda done, total: console.status(f"writing the report: {done:,} of {total:,} pictures"),
+            )
+            console.notice(f"report: {shown_name(str(path))}")
+        console.progress_done()
+
+
+def _is_newer(path: Path, others: Sequence[Path]) -> bool:
+    try:
+        return all(path.stat().st_mtime_ns > other.stat().st_mtime_ns for other in others)
+    except OSError:
+        return False
+
+
+def _dataset_name(name: str, source: str, frame: int | None) -> str:
+    """How data sets name a picture: by a path that holds in any folder; a frame by its own name."""
+    return source if frame is None else name
+
+
+def reported(record: Record, began: float) -> Iterator[dict[str, Any]]:
+    """The latest lines, without failures of earlier runs that are no more: what failed is tried again by each run.
+
+    (Not for shards, which cannot tell what another one will try again.)
+    """
+    for entry in record.entries():
+        if entry.get("status") == "failed" and float(entry.get("finished") or 0) < began:
+            local = local_path(str(entry.get("source") or entry.get("input")))
+            if entry.get("stem") is None or (local is not None and not os.path.lexists(local)):
+                continue
+        yield entry
+
+
+def run_settings(job: BatchJob, description: Description) -> dict[str, Any]:
+    """What the run was asked for, for people to read."""
+    return {
+        "inputs": [str(given) for given in job.inputs],
+        "preset": description.preset,
+        "parameters": description.parameters,
+        "model": {"name": description.model, "sha256": description.sha256, "precision": description.precision},
+        "engine": job.engine if job.engine != "local" else ", ".join(job.devices),
+        "device": description.device,
+        "save": ", ".join(job.kinds),
+        "alpha": job.write_options.alpha,
+        "every": job.every,
+        "max_frames": job.max_frames,
+        "shard": f"{job.shard[0]}/{job.shard[1]}" if job.shard else None,
+    }

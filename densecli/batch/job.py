@@ -1,0 +1,85 @@
+"""What one run of `densecli batch` is asked to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from densecli.errors import UsageError
+from densecli.sinks import WriteOptions
+from densecli.sources.urls import url_scheme
+
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class SegmenterOptions:
+    """Arguments of Segmenter but the device: the same for every worker."""
+
+    preset: Any = "dense"
+    """A name, a file, or a loaded Preset."""
+    model: str = "auto"
+    precision: str = "auto"
+    checkpoint_dir: Path | None = None
+    config: Path | None = None
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """What to read, how, and what to write. inputs: as the user gave them. kinds: as `parse_kinds` gives them."""
+
+    inputs: Sequence[str]
+    output_dir: Path
+    kinds: Sequence[str] = ("overlay", "json")
+    write_options: WriteOptions = field(default_factory=WriteOptions)
+    segmenter: SegmenterOptions = field(default_factory=SegmenterOptions)
+    devices: Sequence[str] = ("auto",)
+    recursive: bool = False
+    every: int = 1
+    max_frames: int | None = None
+    overwrite: bool = False
+    """Redo inputs that are complete already."""
+    fail_fast: bool = False
+    shard: tuple[int, int] | None = None
+    """(I, N), I from 1 to N: this run does the I-th of N parts of the inputs."""
+    engine: str = "local"
+    workers: int | None = None
+    """Processes (local) or actors (ray) that each hold the model; None: one a device."""
+    report: bool = True
+    watch: bool = False
+    """Go on for ever, with files that arrive; until Ctrl-C."""
+    poll_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        if url_scheme(str(self.output_dir)) or re.match(r"[a-z0-9]{2,}:/[^/]", str(self.output_dir)):
+            raise UsageError(
+                f"--output-dir {self.output_dir}: results can only be written to a folder; "
+                "write to one and copy it, or mount the bucket"
+            )
+        if self.engine not in ENGINES:
+            raise UsageError(f"--engine {self.engine}: unknown engine; use {' or '.join(ENGINES)}")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers {self.workers}: give 1 or more")
+        if self.watch and self.shard:
+            raise UsageError("--watch and --shard do not go together: which file is whose changes as files arrive")
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """(I, N) of `I/N`, I counted from 1. Raises UsageError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"--shard {text}: give I/N with I from 1 to N, such as 1/4")
+    return int(match[1]), int(match[2])
+
+
+def parse_devices(text: str) -> tuple[str, ...]:
+    """The devices of a comma list. Raises UsageError where there is none."""
+    devices = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not devices:
+        raise UsageError(f"--device {text}: no device named; use auto, cuda, cuda:N, mps, cpu or a comma list of these")
+    return devices

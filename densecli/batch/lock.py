@@ -1,0 +1,146 @@
+"""One run at a time in an output folder; shards of one job side by side; what a killed run left behind goes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from densecli.errors import OutputError
+from densecli.files import TEMPORARY_PREFIX, explained
+from densecli.wording import shown_name
+
+# Hidden, so that no listing of results shows them; the files stay, as removing a lock file lets two runs have it.
+_PREFIX = ".densecli-lock"
+_SHARD_LOCK = re.compile(re.escape(_PREFIX) + r"\.\d+-of-\d+")
+_OLD_SECONDS = 3600.0
+
+
+@contextlib.contextmanager
+def locked(output_dir: Path, shard: tuple[int, int] | None = None) -> Iterator[None]:
+    """Make the folder and hold it for this run, and clear it of temporary files that a killed run left there.
+
+    A run of the whole job excludes every other; a shard excludes the whole job and its own double.
+    Raises OutputError, naming the process that has the folder.
+    """
+    with explained(output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
+    whole = output_dir / _PREFIX
+    own = output_dir / f"{_PREFIX}.{shard[0]}-of-{shard[1]}" if shard else whole
+    with contextlib.ExitStack() as stack:
+        if shard:
+            # Held for a moment only, by each shard that starts: hence the wait.
+            with _hold(whole, output_dir, wait_seconds=3):
+                stack.enter_context(_hold(own, output_dir))
+        else:
+            stack.enter_context(_hold(own, output_dir))
+        others = _others_at_work(output_dir, own)
+        if others and not shard:
+            raise _taken(output_dir, others[0])
+        owner = _owner_file(own)
+        # A run that ends takes its name tag away. One that is still there is of a run that was killed.
+        sweep(output_dir, everything=not others and any(output_dir.glob(f"{_PREFIX}*.json")))
+        if not others:
+            for tag in output_dir.glob(f"{_PREFIX}*.json"):
+                tag.unlink(missing_ok=True)
+        with explained(owner):
+            owner.write_text(json.dumps(_this_process()), encoding="utf-8")
+        stack.callback(owner.unlink, missing_ok=True)
+        yield
+
+
+@contextlib.contextmanager
+def finishing(output_dir: Path, shard: tuple[int, int] | None = None) -> Iterator[None]:
+    """Held while what spans the whole run (data sets, report) is written: by one shard after the other."""
+    if not shard:
+        yield
+        return
+    with _hold(output_dir / f"{_PREFIX}.finishing", output_dir, wait_seconds=3600):
+        yield
+
+
+@contextlib.contextmanager
+def _hold(path: Path, output_dir: Path, wait_seconds: float = 0) -> Iterator[None]:
+    lock = FileLock(path, timeout=wait_seconds, mode=0o666)
+    try:
+        with explained(path), contextlib.suppress(Timeout):  # an OSError itself, which is not to be explained
+            lock.acquire()
+    except NotImplementedError:  # a file system without locks: better unlocked than not at all
+        yield
+        return
+    if not lock.is_locked:
+        raise _taken(output_dir, path)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _others_at_work(output_dir: Path, own: Path) -> list[Path]:
+    """Lock files of shards that some process holds at this moment, but our own."""
+    held = []
+    for path in sorted(output_dir.glob(f"{_PREFIX}.*")):
+        if path == own or not _SHARD_LOCK.fullmatch(path.name):
+            continue
+        try:
+            with FileLock(path, timeout=0, mode=0o666):
+                pass
+        except Timeout:
+            held.append(path)
+        except NotImplementedError:
+            pass
+    return held
+
+
+def sweep(output_dir: Path, *, everything: bool) -> None:
+    """Remove temporary files and folders: all of them, or those too old to be of a `segment` that runs just now."""
+    before = time.time() - _OLD_SECONDS
+    pending = [str(output_dir)]
+    while pending:
+        try:
+            entries = os.scandir(pending.pop())
+        except OSError:
+            continue
+        with entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    if not entry.name.startswith(TEMPORARY_PREFIX):
+                        if is_folder:
+                            pending.append(entry.path)
+                    elif everything or entry.stat(follow_symlinks=False).st_mtime < before:
+                        shutil.rmtree(entry.path) if is_folder else os.unlink(entry.path)
+
+
+def _owner_file(lock: Path) -> Path:
+    return lock.with_name(f"{lock.name}.json")
+
+
+def _this_process() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": sys.argv,
+    }
+
+
+def _taken(output_dir: Path, lock: Path) -> OutputError:
+    who = "another run"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        owner = json.loads(_owner_file(lock).read_text(encoding="utf-8"))
+        who = f"process {owner['pid']} on {owner['host']}, started {owner['started']},"
+    return OutputError(
+        f"{shown_name(str(output_dir))}: {who} is writing there; wait until it has ended, or choose another "
+        "--output-dir (--shard I/N lets several share one)"
+    )

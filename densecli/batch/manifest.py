@@ -1,0 +1,181 @@
+"""`manifest.jsonl`: one line per input that ended, on disk before the next one counts; and what earlier runs left.
+
+Each line is one JSON object (`densecli/manifest/1`): `input`, `status` (done, failed; skipped only on stdout), `error`,
+`seconds`, `masks`, `coverage`, `outputs` (relative to the output folder), `size`, `mtime_ns` and `sha256` of the file,
+`settings` (fingerprint of preset, model and precision), `stem`, `frame`, `source`, `index`, `finished` (Unix time).
+The last line of an output name counts; shards write files of their own, so that none waits for another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from densecli.errors import OutputError
+from densecli.files import explained
+from densecli.wording import shown_name
+
+SCHEMA = "densecli/manifest/1"
+_NAME = re.compile(r"manifest(\.\d+-of-\d+)?\.jsonl")
+
+
+def manifest_path(output_dir: Path, shard: tuple[int, int] | None = None) -> Path:
+    """The file that a run writes."""
+    return output_dir / (f"manifest.{shard[0]}-of-{shard[1]}.jsonl" if shard else "manifest.jsonl")
+
+
+def manifest_paths(output_dir: Path) -> list[Path]:
+    """The manifests of all runs and shards in a folder."""
+    try:
+        return sorted(output_dir / name for name in os.listdir(output_dir) if _NAME.fullmatch(name))
+    except FileNotFoundError:
+        return []
+
+
+def to_line(entry: dict[str, Any]) -> str:
+    """One line of JSON without line end; always encodable as UTF-8."""
+    text = json.dumps(entry, ensure_ascii=False, allow_nan=False)
+    # Bytes of a file name that are no UTF-8 are lone surrogates here; as \udcXX, JSON can carry them.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class Manifest:
+    """A manifest being written. Use as a context manager. Raises OutputError where it cannot be written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Manifest:
+        if self.path.exists():  # else it is made with its first line: a run that does nothing leaves nothing
+            self._open()
+        return self
+
+    def _open(self) -> None:
+        with explained(self.path):
+            # Unbuffered: what could not be written must not come out later, behind something else.
+            self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 - closed by __exit__
+            self._drop_torn_line()
+
+    def __exit__(self, *exc: object) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add one line; it is on the disk when this returns, or not in the file at all."""
+        if self._file is None:
+            self._open()
+        assert self._file is not None
+        line = (to_line(entry) + "\n").encode("utf-8")
+        with explained(self.path):
+            before = os.fstat(self._file.fileno()).st_size
+            try:
+                written = 0
+                while written < len(line):
+                    written += self._file.write(line[written:]) or 0
+                os.fsync(self._file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file.fileno(), before)
+                raise
+
+    def _drop_torn_line(self) -> None:
+        """A run that was killed, or a full disk, can leave the beginning of a line."""
+        assert self._file is not None
+        size = end = self._file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - 65536)
+            self._file.seek(begin)
+            block = self._file.read(end - begin)
+            newline = block.rfind(b"\n")
+            if newline >= 0:
+                end = begin + newline + 1
+                break
+            end = begin
+        if end < size:
+            os.ftruncate(self._file.fileno(), end)
+
+
+def _key(entry: dict[str, Any]) -> int:
+    """What a line is about: the output name, which one input owns; failures that have none, by input."""
+    name = entry.get("stem")
+    text = f"o{name}" if name is not None else f"i{entry.get('input')}"
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+class Record:
+    """What all manifests of a folder say, the latest line per output name; lines stay on disk. Not thread-safe.
+
+    Some 150 bytes of memory a line. Lines that are no JSON object of this schema are passed over.
+    """
+
+    def __init__(self, output_dir: Path) -> None:
+        self._files: list[BinaryIO] = []
+        self._latest: dict[int, tuple[float, int, int, int]] = {}
+        """By key: when it ended, number of the file, place of the line in it, its length."""
+        for path in manifest_paths(output_dir):
+            try:
+                self._files.append(path.open("rb"))
+            except OSError as error:
+                raise OutputError(
+                    f"{shown_name(str(path))}: cannot be read ({error.strerror}); make it readable, or choose another "
+                    "--output-dir"
+                ) from error
+            for offset, length, entry in _entries(self._files[-1]):
+                key, finished = _key(entry), float(entry.get("finished") or 0)
+                if key not in self._latest or finished >= self._latest[key][0]:
+                    self._latest[key] = (finished, len(self._files) - 1, offset, length)
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for file in self._files:
+            file.close()
+
+    def __len__(self) -> int:
+        return len(self._latest)
+
+    def of(self, stem: str) -> dict[str, Any] | None:
+        """The latest line about an output name."""
+        found = self._latest.get(_key({"stem": stem}))
+        if found is None:
+            return None
+        _, number, offset, length = found
+        file = self._files[number]
+        file.seek(offset)
+        entry = _parsed(file.read(length))
+        return entry if entry is not None and entry.get("stem") == stem else None
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """The latest line of each output name, in the order in which they ended."""
+        for number, file in enumerate(self._files):
+            for offset, _, entry in _entries(file):
+                if self._latest.get(_key(entry), (0, -1, -1, 0))[1:3] == (number, offset):
+                    yield entry
+
+
+def _entries(file: BinaryIO) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Offset, length and content of each line."""
+    file.seek(0)
+    offset = 0
+    for line in file:
+        entry = _parsed(line)
+        if entry is not None:
+            yield offset, len(line), entry
+        offset += len(line)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and entry.get("schema") == SCHEMA else None

@@ -1,0 +1,69 @@
+"""`--dry-run`: what a run would do, without doing or writing any of it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from densecli import errors
+from densecli.batch import finishing
+from densecli.batch.job import BatchJob
+from densecli.batch.manifest import Record, to_line
+from densecli.batch.outputs import is_complete, outputs_of, refuse_foreign, relative
+from densecli.batch.run import collection_of, fingerprint_of, nothing_found
+from densecli.batch.workers import Description
+from densecli.console import Console
+from densecli.sources import local_path
+from densecli.sources.collecting import Item
+from densecli.wording import shown_input, shown_name
+
+
+def rehearse(job: BatchJob, console: Console) -> int:
+    """Print what would become of each input. Returns the exit code. Raises what the run itself would raise at once."""
+    kinds = finishing.image_kinds(job.kinds)
+    description = Description.without_loading(job.segmenter, job.devices[0])
+    for notice in description.notices:
+        console.notice(notice)
+    settings = fingerprint_of(job, description)
+    to_do = complete = failed = 0
+    collection, spanning = collection_of(job), finishing.Spanning(job)
+    with Record(job.output_dir) as record:
+        for found in collection:
+            shown = shown_input(found.name)
+            entry: dict[str, Any] = {"input": found.name, "status": "planned", "error": None, "outputs": []}
+            try:
+                if not isinstance(found, Item):
+                    raise found.error
+                found.discard()
+                outputs = outputs_of(found.stem, job.output_dir, kinds)
+                earlier = record.of(found.stem)
+                entry["outputs"] = relative(outputs, job.output_dir)
+                if (
+                    not job.overwrite
+                    and is_complete(earlier, found, outputs, job.output_dir, settings)
+                    and spanning.can_rebuild(found)
+                ):
+                    complete += 1
+                    entry["status"] = "skipped"
+                    said = "complete already"
+                else:
+                    refuse_foreign(outputs, earlier, job.output_dir)
+                    if (local := local_path(found.source)) is not None and not os.path.exists(local):
+                        raise errors.InputError("does not exist; check the path")
+                    to_do += 1
+                    said = "would write " + ", ".join(shown_name(str(path)) for path in outputs.values())
+            except errors.DensecliError as error:
+                failed += 1
+                entry |= {"status": "failed", "error": str(error).removeprefix(f"{shown}: ")}
+                said = f"would fail: {entry['error']}"
+            console.result(f"{shown}: {said}", to_line(entry) if console.json else "")
+    skipped = ", ".join(f"{count:,} {reason}" for reason, count in collection.skipped.items())
+    parts = [f"{to_do:,} to do", f"{complete:,} complete already"]
+    parts += [f"{failed:,} would fail"] if failed else []
+    parts += [f"{sum(collection.skipped.values()):,} skipped ({skipped})"] if skipped else []
+    console.notice("; ".join(parts))
+    if not (to_do or complete or failed or job.shard):
+        raise errors.InputError(nothing_found(job))
+    if not failed:
+        return errors.EXIT_OK
+    return errors.EXIT_SOME_FAILED if to_do or complete else errors.EXIT_NOTHING_SUCCEEDED

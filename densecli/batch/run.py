@@ -1,0 +1,389 @@
+"""A run from its inputs to its exit code: takes up what an earlier one left, records each input as it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from densecli import errors
+from densecli.batch import finishing, lock
+from densecli.batch.interruption import Interruption
+from densecli.batch.job import BatchJob
+from densecli.batch.manifest import SCHEMA, Manifest, Record, manifest_path, manifest_paths, to_line
+from densecli.batch.outputs import is_complete, outputs_of, refuse_foreign, relative, source_of
+from densecli.batch.pipeline import Complete, Done, Failed, Note, Pipeline, Plan
+from densecli.batch.progress import Progress
+from densecli.batch.workers import Description, InProcess, Unexpected, Worker
+from densecli.console import Console
+from densecli.files import check_writable
+from densecli.sources import collecting
+from densecli.wording import reason_of, shown_input, shown_name
+
+if TYPE_CHECKING:
+    from densecli.sources.collecting import Collection, Item, Problem
+
+_LISTED_FAILURES = 20
+# Errors that will meet every further input as well.
+_HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@dataclass
+class Outcome:
+    """What became of a run."""
+
+    exit_code: int = errors.EXIT_OK
+    done: int = 0
+    complete: int = 0
+    """Inputs that an earlier run had finished."""
+    redone: int = 0
+    """Of the done ones, those that an earlier run had tried, or done with other settings or another input."""
+    failed: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Files that are no inputs, by reason."""
+    seconds: float = 0.0
+    """From the first input to the last; loading the model and the report are not in it."""
+    busy_seconds: float = 0.0
+    """Time in which the workers segmented, on average over them."""
+
+
+class StoppedAtOnce(KeyboardInterrupt):
+    """Ctrl-C for the second time. stuck: some thread cannot be ended, so that the process should be."""
+
+    def __init__(self, stuck: bool) -> None:
+        super().__init__()
+        self.stuck = stuck
+
+
+def run_batch(job: BatchJob, console: Console) -> Outcome:
+    """Do everything and say what came of it.
+
+    Raises UsageError, OutputError, CheckpointError or EnvironmentProblem where nothing (more) can be done, and
+    StoppedAtOnce at the second Ctrl-C.
+    """
+    check_writable(job.output_dir)
+    with _workers(job, console) as workers:
+        description = workers[0].start(job.segmenter, None)
+        for notice in description.notices:
+            console.notice(notice)
+        # Up to here nothing is lost by an interruption. (And Ray sets handlers of its own.)
+        with lock.locked(job.output_dir, job.shard), Interruption() as interruption:
+            return _Run(job, console, interruption, workers, description).run()
+
+
+@contextlib.contextmanager
+def _workers(job: BatchJob, console: Console) -> Iterator[Sequence[Worker]]:
+    """The workers of the run, none started."""
+    with contextlib.ExitStack() as stack:
+        workers: Sequence[Worker]
+        if job.engine == "ray":
+            from densecli.ray_engine import ray_workers
+
+            workers = stack.enter_context(ray_workers(job.devices, job.workers, console))
+        else:
+            count = job.workers or len(job.devices)
+            if count == 1:
+                # What is wrong with the model should be said before a folder is made; where one is there, there may be
+                # nothing to do.
+                workers = [InProcess(job.devices[0], late=bool(manifest_paths(job.output_dir)))]
+            else:
+                from densecli.batch.processes import Process
+
+                workers = [Process(job.devices[number % len(job.devices)]) for number in range(count)]
+        for worker in workers:
+            stack.callback(worker.stop)
+        yield workers
+
+
+class _Run:
+    def __init__(
+        self,
+        job: BatchJob,
+        console: Console,
+        interruption: Interruption,
+        workers: Sequence[Worker],
+        description: Description,
+    ) -> None:
+        self.job, self.console, self.interruption = job, console, interruption
+        self.workers, self.description = workers, description
+        self.kinds = finishing.image_kinds(job.kinds)
+        self.settings = fingerprint_of(job, description)
+        self.spanning = finishing.Spanning(job)
+        self.outcome = Outcome()
+        self.failures: list[str] = []
+        self.environment_only = True
+        self.hopeless: errors.OutputError | None = None
+        self.advised = False
+        self.redoing: set[str] = set()
+        """Output names of inputs on their way that an earlier run has tried or done otherwise."""
+        self.began = time.time()
+
+    def run(self) -> Outcome:
+        job = self.job
+        collection = collection_of(job)
+        progress = Progress(self.console)
+        begin = time.perf_counter()
+        with Record(job.output_dir) as record, Manifest(manifest_path(job.output_dir, job.shard)) as manifest:
+            plan = Plan(
+                self._outputs,
+                lambda item, outputs: self._earlier(record, item, outputs),
+                job.write_options,
+                self.spanning.written,
+            )
+            pipeline = Pipeline(collection, plan, self.workers, self.description, job.segmenter)
+            try:
+                if self.console.shows_progress and not job.watch:
+                    threading.Thread(target=_count, args=(job, progress, pipeline), daemon=True).start()
+                pipeline.start()
+                self._follow(pipeline, manifest, progress)
+            except BaseException as error:
+                listening = pipeline.abort()
+                self.console.progress_done()
+                if not listening:
+                    lock.sweep(job.output_dir, everything=True)
+                if isinstance(error, KeyboardInterrupt):
+                    raise StoppedAtOnce(stuck=not listening) from None
+                raise
+        self.console.progress_done()
+        self.outcome.seconds = time.perf_counter() - begin
+        self.outcome.busy_seconds = sum(pipeline.busy_seconds) / len(self.workers)
+        self.outcome.skipped = dict(collection.skipped)
+        if pipeline.error is not None:
+            self._summarise()
+            raise pipeline.error
+        interrupted = self.interruption.asked
+        try:
+            if self.hopeless is None and (not interrupted or job.watch):
+                self._finish()
+        finally:
+            self.console.progress_done()
+            self._summarise()
+        self.outcome.exit_code = self._exit_code()
+        return self.outcome
+
+    def _outputs(self, item: Item) -> dict[str, Path]:
+        return outputs_of(item.stem, self.job.output_dir, self.kinds)
+
+    def _earlier(self, record: Record, item: Item, outputs: dict[str, Path]) -> dict[str, Any] | None:
+        entry = record.of(item.stem)
+        if (
+            not self.job.overwrite
+            and is_complete(entry, item, outputs, self.job.output_dir, self.settings)
+            and self.spanning.can_rebuild(item)
+        ):
+            return entry
+        refuse_foreign(outputs, entry, self.job.output_dir)
+        if entry is not None:
+            self.redoing.add(item.stem)
+        return None
+
+    def _follow(self, pipeline: Pipeline, manifest: Manifest, progress: Progress) -> None:
+        """Record and say what comes out of the pipeline, until it is empty."""
+        import queue
+
+        stopping = False
+        while True:
+            if self.interruption.asked and not stopping:
+                stopping = True
+                pipeline.stop()
+                self.console.notice("finishing what is in work; Ctrl-C again stops at once")
+            try:
+                event = pipeline.events.get(timeout=0.1)
+            except queue.Empty:
+                progress.tick(pipeline.current)
+                continue
+            if event is None:
+                return
+            if isinstance(event, Note):
+                self.console.notice(event.text)
+            elif isinstance(event, Complete):
+                self.outcome.complete += len(event.inputs)
+                progress.complete += len(event.inputs)
+                for item, entry in event.inputs:
+                    self.spanning.ended(item)
+                    self._say_complete(item, entry)
+            elif isinstance(event, Done):
+                line = self._done_entry(event)
+                manifest.append(line)
+                self.outcome.done += 1
+                self.spanning.ended(event.item)
+                progress.done += 1
+                if event.item.stem in self.redoing:
+                    self.redoing.discard(event.item.stem)
+                    self.outcome.redone += 1
+                self._say_done(event, line)
+            else:
+                self._fail(event, manifest)
+                progress.failed += 1
+                if not stopping and (self.job.fail_fast or self.hopeless):
+                    stopping = True
+                    pipeline.stop()
+            progress.tick(pipeline.current)
+
+    # --- one input ---------------------------------------------------------------------------------------------------
+
+    def _entry(self, item: Item | Problem, status: str) -> dict[str, Any]:
+        entry: dict[str, Any] = {"schema": SCHEMA, "input": item.name, "status": status, "error": None}
+        if isinstance(item, collecting.Item):
+            entry |= {
+                "stem": item.stem,
+                "source": source_of(item),
+                "frame": item.frame,
+                "size": item.size,
+                "mtime_ns": item.mtime_ns,
+                "index": item.index,
+            }
+            if item.frame is not None:
+                entry["fps"] = item.fps
+        return entry | {"settings": self.settings, "finished": round(time.time(), 3)}
+
+    def _done_entry(self, event: Done) -> dict[str, Any]:
+        return self._entry(event.item, "done") | {
+            "seconds": event.seconds["total"],
+            "masks": event.masks,
+            "coverage": event.coverage,
+            "sha256": event.sha256,
+            "outputs": relative(event.outputs, self.job.output_dir),
+        }
+
+    def _say_done(self, event: Done, entry: dict[str, Any]) -> None:
+        shown = shown_input(event.item.name)
+        written = ", ".join(shown_name(str(path)) for path in event.outputs.values())
+        found = f"{shown}: Found {event.masks} mask{'' if event.masks == 1 else 's'}. {written}"
+        self.console.result(found, to_line(entry) if self.console.json else "")
+        for warning in event.warnings:
+            self.console.warning(f"{shown}: {warning}")
+        if self.console.verbose:
+            for line in event.details:
+                self.console.notice(f"{shown}: {line}")
+        if event.advice and (self.console.verbose or not self.advised):
+            # A folder of one kind of picture has one kind of trouble: said a thousand times it would hide the rest.
+            self.advised = True
+            self.console.notice(f"{shown}: {event.advice}")
+
+    def _say_complete(self, item: Item, entry: dict[str, Any]) -> None:
+        if self.console.json:
+            self.console.result("", to_line(entry | {"status": "skipped", "input": item.name}))
+        elif self.console.verbose:
+            self.console.notice(f"{shown_input(item.name)}: complete already")
+
+    def _fail(self, event: Failed, manifest: Manifest) -> None:
+        error, shown = event.error, shown_input(event.item.name)
+        if isinstance(error, errors.DensecliError):
+            text = str(error).removeprefix(f"{shown}: ")
+        else:
+            kind = error.kind if isinstance(error, Unexpected) else type(error).__name__
+            text = f"unexpected {kind}: {reason_of(error)} (-v shows where; please report it)"
+        self.outcome.failed += 1
+        self.redoing.discard(getattr(event.item, "stem", ""))
+        if not isinstance(error, errors.EnvironmentProblem):
+            self.environment_only = False
+        if len(self.failures) < _LISTED_FAILURES:
+            self.failures.append(f"{shown}: {text}")
+        self.console.failure(f"{shown}: {text}", error)
+        if self.console.verbose and isinstance(error, Unexpected):
+            self.console.notice(error.trace.rstrip())
+        entry = self._entry(event.item, "failed") | {"error": text, "outputs": []}
+        cause = error.__cause__
+        if isinstance(error, errors.OutputError) and isinstance(cause, OSError) and cause.errno in _HOPELESS:
+            self.hopeless = error
+            with contextlib.suppress(errors.OutputError):  # there is no room for this line either
+                manifest.append(entry)
+        else:
+            manifest.append(entry)
+        if self.console.json:
+            self.console.result("", to_line(entry))
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Write what spans the run: data sets, overlay videos, the report."""
+        with lock.finishing(self.job.output_dir, self.job.shard):
+            if not self.outcome.done and not self.outcome.failed and self.spanning.is_up_to_date():
+                return
+            with Record(self.job.output_dir) as record:
+                self.spanning.finish(record, self.console, self.description, self.began)
+
+    def _summarise(self) -> None:
+        outcome, console = self.outcome, self.console
+        if self.failures and not console.quiet:
+            console.notice(f"{outcome.failed:,} failed:")
+            for line in self.failures:
+                console.notice(f"  {line}")
+            if outcome.failed > len(self.failures):
+                more = outcome.failed - len(self.failures)
+                console.notice(f"  and {more:,} more, each with its reason in the manifest")
+        parts = [f"{outcome.done:,} done" + (f" ({outcome.redone:,} anew)" if outcome.redone else "")]
+        if outcome.complete:
+            parts.append(f"{outcome.complete:,} complete already")
+        if outcome.failed:
+            parts.append(f"{outcome.failed:,} failed")
+        if outcome.skipped:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in outcome.skipped.items())
+            parts.append(f"{sum(outcome.skipped.values()):,} skipped ({reasons})")
+        share = f", engine busy {outcome.busy_seconds / outcome.seconds:.0%}" if console.verbose else ""
+        where = shown_name(str(manifest_path(self.job.output_dir, self.job.shard)))
+        console.notice(f"{'; '.join(parts)}; {outcome.seconds:.1f} s{share}; {where}")
+
+    def _exit_code(self) -> int:
+        outcome = self.outcome
+        if self.interruption.asked:
+            self.console.notice("stopped; the same command goes on from here")
+            return errors.EXIT_INTERRUPTED
+        succeeded = outcome.done + outcome.complete
+        if not outcome.failed:
+            if not succeeded and not self.job.shard:
+                raise errors.InputError(nothing_found(self.job))
+            return errors.EXIT_OK
+        if succeeded:
+            return errors.EXIT_SOME_FAILED
+        return errors.EXIT_ENVIRONMENT if self.environment_only else errors.EXIT_NOTHING_SUCCEEDED
+
+
+def nothing_found(job: BatchJob) -> str:
+    """Said where there is not a single input."""
+    shown = ", ".join(shown_input(given) for given in list(job.inputs)[:3])
+    more = "" if job.recursive else "; -r looks into subfolders"
+    return f"{shown}: no images found{more}"
+
+
+def fingerprint_of(job: BatchJob, description: Description) -> str:
+    """Equal for runs that would give the same outputs from the same input."""
+    return description.fingerprint(job.write_options.alpha if "overlay" in job.kinds else None)
+
+
+def collection_of(job: BatchJob) -> Collection:
+    """The inputs of a run."""
+    if job.watch:
+        return collecting.watch(
+            job.inputs,
+            output_dir=job.output_dir,
+            recursive=job.recursive,
+            every=job.every,
+            max_frames=job.max_frames,
+            poll_seconds=job.poll_seconds,
+        )
+    return collecting.collect(
+        job.inputs,
+        output_dir=job.output_dir,
+        recursive=job.recursive,
+        every=job.every,
+        max_frames=job.max_frames,
+        shard=job.shard,
+    )
+
+
+def _count(job: BatchJob, progress: Progress, pipeline: Pipeline) -> None:
+    """Find the total for the bar, beside the run: listing is much faster than segmenting."""
+    total = 0
+    with contextlib.suppress(Exception):
+        for found in collection_of(job):
+            total += 1
+            if pipeline.over or getattr(found, "frame", None) is not None:
+                return  # to count a video's frames would take decoding it
+        progress.total = total

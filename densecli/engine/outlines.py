@@ -1,0 +1,225 @@
+"""Masks straight from logits to runs to COCO counts and back, at the cost of the outline: for thousands of candidates.
+
+Written as plain loops. numba compiles them where it can be used (cached on disk, without the GIL); without it they give
+the same results slowly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    try:
+        from numba import njit
+
+        return njit(nogil=True, cache=True)(function)
+    except (ImportError, RuntimeError, OSError):  # as in compiled.py: not importable, or nowhere to cache
+        return function
+
+
+@_compiled
+def _longer(array, n):
+    new = np.empty(2 * len(array), dtype=array.dtype)
+    new[:n] = array[:n]
+    return new
+
+
+@_compiled
+def runs_of_logits(picture, threshold, row_start, row_weight, x_start, x_weights):
+    """Columns, tops and bottoms (n int64 each, by column, then top) of the pixels above `threshold`, in pixels.
+
+    picture: h × w float32. row_start, x_start: first pixel of each cell, ending with the number of pixels. row_weight,
+    x_weights: float32 weight of the next logit for each pixel. The pixels are those of cpu_kernels.fill_mask: solid
+    cells count whole, in others every pixel is interpolated along x, then along y.
+    """
+    h, w = picture.shape
+    one = np.float32(1.0)
+    column, top, bottom = np.empty(512, np.int64), np.empty(512, np.int64), np.empty(512, np.int64)
+    n = 0
+    # The cells of one column of cells that hold something; neighbours that are solid count as one.
+    row, first, last = np.empty(h, np.int64), np.empty(h, np.int64), np.empty(h, np.int64)
+    solid = np.empty(h, np.bool_)
+    for j in range(w):
+        if x_start[j] == x_start[j + 1]:
+            continue
+        beside = min(j + 1, w - 1)
+        m = 0
+        for i in range(h):
+            if row_start[i] == row_start[i + 1]:
+                continue
+            below = min(i + 1, h - 1)
+            upper0, upper1 = picture[i, j], picture[i, beside]
+            lower0, lower1 = picture[below, j], picture[below, beside]
+            if not max(max(upper0, upper1), max(lower0, lower1)) > threshold:
+                continue
+            full = min(min(upper0, upper1), min(lower0, lower1)) > threshold
+            if full and m and solid[m - 1] and last[m - 1] == row_start[i]:
+                last[m - 1] = row_start[i + 1]
+                continue
+            row[m], first[m], last[m], solid[m] = i, row_start[i], row_start[i + 1], full
+            m += 1
+        if m == 0:
+            continue
+        for x in range(x_start[j], x_start[j + 1]):
+            across = x_weights[x]
+            begin, end = -1, -1
+            for k in range(m + 1):
+                # One more round than there are cells closes the last run.
+                if k < m and solid[k]:
+                    if end == first[k]:
+                        end = last[k]
+                        continue
+                    fresh_begin, fresh_end = first[k], last[k]
+                elif k < m:
+                    i = row[k]
+                    below = min(i + 1, h - 1)
+                    upper = picture[i, j] * (one - across) + picture[i, beside] * across
+                    lower = picture[below, j] * (one - across) + picture[below, beside] * across
+                    y0, y1 = first[k], last[k]
+                    # Where the line is steep enough for rounding not to bend it, it crosses the threshold once.
+                    steep = abs(lower - upper) > np.float32(1e-6) * (y1 - y0) * max(abs(upper), abs(lower))
+                    if y1 - y0 > 4 and steep:
+                        weight = row_weight[y0]
+                        at_first = upper * (one - weight) + lower * weight > threshold
+                        weight = row_weight[y1 - 1]
+                        at_last = upper * (one - weight) + lower * weight > threshold
+                        if at_first and at_last:
+                            piece_begin, piece_end = y0, y1
+                        elif not at_first and not at_last:
+                            continue
+                        else:
+                            low, high = y0, y1 - 1  # at_first holds for low, at_last for high
+                            while high - low > 1:
+                                y = (low + high) // 2
+                                weight = row_weight[y]
+                                if (upper * (one - weight) + lower * weight > threshold) == at_first:
+                                    low = y
+                                else:
+                                    high = y
+                            piece_begin, piece_end = (y0, high) if at_first else (high, y1)
+                        if end == piece_begin:
+                            end = piece_end
+                            continue
+                        fresh_begin, fresh_end = piece_begin, piece_end
+                    else:
+                        for y in range(y0, y1):
+                            weight = row_weight[y]
+                            if not upper * (one - weight) + lower * weight > threshold:
+                                continue
+                            if end == y:
+                                end = y + 1
+                                continue
+                            if begin >= 0:
+                                if n == len(column):
+                                    column, top, bottom = _longer(column, n), _longer(top, n), _longer(bottom, n)
+                                column[n], top[n], bottom[n] = x, begin, end
+                                n += 1
+                            begin, end = y, y + 1
+                        continue
+                else:
+                    fresh_begin, fresh_end = -1, -1
+                if begin >= 0:
+                    if n == len(column):
+                        column, top, bottom = _longer(column, n), _longer(top, n), _longer(bottom, n)
+                    column[n], top[n], bottom[n] = x, begin, end
+                    n += 1
+                begin, end = fresh_begin, fresh_end
+    return column[:n].copy(), top[:n].copy(), bottom[:n].copy()
+
+
+@_compiled
+def coco_counts(column, top, bottom, height, width):
+    """COCO compressed counts (uint8) of runs in a frame of height × width; the same bytes as pycocotools makes."""
+    out = np.empty(64 + 8 * len(column), dtype=np.uint8)
+    size = 0
+    position = 0  # end of the counts so far
+    previous, before = 0, 0  # the last two counts
+    index = 0
+    n = len(column)
+    i = 0
+    while True:
+        # Background up to the next run, then the run, which goes on where the next column begins at once.
+        if i < n:
+            start = column[i] * height + top[i]
+            stop = column[i] * height + bottom[i]
+            i += 1
+            while i < n and column[i] * height + top[i] == stop:
+                stop = column[i] * height + bottom[i]
+                i += 1
+        else:
+            start, stop = height * width, height * width
+            if start == position:
+                break
+        for part in range(2):
+            count = start - position if part == 0 else stop - start
+            if part == 1 and start == height * width:
+                break
+            x = count - before if index > 2 else count
+            before, previous = previous, count
+            index += 1
+            more = True
+            while more:
+                bits = x & 0x1F
+                x >>= 5
+                more = x != -1 if bits & 0x10 else x != 0
+                if more:
+                    bits |= 0x20
+                if size == len(out):
+                    out = _longer(out, size)
+                out[size] = bits + 48
+                size += 1
+        position = stop
+        if start == height * width:
+            break
+    return out[:size].copy()
+
+
+@_compiled
+def runs_of_counts(counts, height, width):
+    """Columns, tops and bottoms (int64) of COCO compressed counts (uint8) of a frame of height × width.
+
+    Raises ValueError for bytes that are no such counts: a damaged file must not lead out of the frame.
+    """
+    column, top, bottom = np.empty(512, np.int64), np.empty(512, np.int64), np.empty(512, np.int64)
+    n = 0
+    position, total = 0, height * width
+    previous, before = 0, 0
+    index = 0
+    at = 0
+    while at < len(counts):
+        x, shift = 0, 0
+        more = True
+        while more:
+            if at == len(counts) or shift > 40:
+                raise ValueError("counts end too early")
+            bits = int(counts[at]) - 48
+            if bits < 0 or bits > 63:
+                raise ValueError("not COCO counts")
+            at += 1
+            x |= (bits & 0x1F) << shift
+            shift += 5
+            more = bits & 0x20 != 0
+            if not more and bits & 0x10:
+                x |= -1 << shift
+        if index > 2:
+            x += before
+        if x < 0 or position + x > total:
+            raise ValueError("counts lead out of the frame")
+        before, previous = previous, x
+        if index % 2:
+            start, stop = position, position + x
+            while start < stop:
+                c = start // height
+                end = min(stop, (c + 1) * height)
+                if n == len(column):
+                    column, top, bottom = _longer(column, n), _longer(top, n), _longer(bottom, n)
+                column[n], top[n], bottom[n] = c, start - c * height, end - c * height
+                n += 1
+                start = end
+        position += x
+        index += 1
+    return column[:n].copy(), top[:n].copy(), bottom[:n].copy()

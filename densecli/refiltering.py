@@ -1,0 +1,87 @@
+"""Choosing again: kept candidates and a preset in, a Segmentation out; no network is loaded."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from densecli.engine import memory
+from densecli.errors import InputError, UsageError
+from densecli.image_candidates import ImageCandidates
+from densecli.masks import Segmentation
+from densecli.presets import Preset, ResolvedPreset, load_preset
+from densecli.results import result_of
+from densecli.wording import shown_name
+
+
+class Refiltered(Segmentation):
+    """A Segmentation whose photo is read when its pixels are first asked for: masks and labels do without.
+
+    Reading it raises InputError where the photo has moved or changed.
+    """
+
+    _pixels: np.ndarray
+
+    @property
+    def pixels(self) -> np.ndarray:
+        if not self._pixels.size:
+            assert self.proposals is not None
+            self._pixels = self.proposals.read_pixels()
+        return self._pixels
+
+    @pixels.setter
+    def pixels(self, pixels: np.ndarray) -> None:  # the inherited __init__ sets it
+        self._pixels = pixels
+
+
+_NOT_READ = np.empty((0, 0, 3), np.uint8)
+
+
+def refiltered(
+    candidates: ImageCandidates | str | os.PathLike[str],
+    preset: str | os.PathLike[str] | Preset,
+    overrides: Sequence[str] = (),
+) -> Segmentation:
+    """What a run with this preset over the same image gives, from the candidates that an earlier run kept.
+
+    candidates: `Segmentation.proposals`, or a .candidates file. The values are those for the model that made them.
+    Raises UsageError where they cannot tell (another grid, or thresholds below what was kept), InputError for a file
+    that is damaged.
+    """
+    begin = time.perf_counter()
+    kept = candidates if isinstance(candidates, ImageCandidates) else ImageCandidates.load(candidates)
+    load_seconds = time.perf_counter() - begin if kept is not candidates else 0.0
+    wish = preset if isinstance(preset, Preset) else load_preset(os.fspath(preset), overrides)
+    return choose_again(kept, wish.resolve(kept.model["name"]), load_seconds)
+
+
+def choose_again(kept: ImageCandidates, preset: ResolvedPreset, load_seconds: float = 0.0) -> Segmentation:
+    """As `refiltered`, with the values as they are to be used."""
+    shown = shown_name(str(kept.path or kept.image["path"]))
+    if (refusal := kept.proposals.refusal(preset.generator)) is not None:
+        again = "segment the photo again with these values"
+        raise UsageError(f"{shown}: {refusal}; {again}, and --save candidates to keep what that run proposes")
+    begin = time.perf_counter()
+    try:
+        masks, funnel = kept.proposals.select(preset.generator, preset.cleanup)
+    except ValueError as error:
+        raise InputError(
+            f"{shown}: is damaged ({error}); make it again with `densecli segment --save candidates`"
+        ) from error
+    result = result_of(
+        Refiltered,
+        _NOT_READ if kept.pixels is None else kept.pixels,
+        masks,
+        funnel,
+        image=kept.image,
+        model=kept.model,
+        preset=preset,
+        seconds={"load": load_seconds, "encode": 0.0, "decode": 0.0, "postprocess": time.perf_counter() - begin},
+        peak_memory_mb=memory.peak_megabytes(torch.device("cpu")),
+    )
+    result.proposals = kept
+    return result

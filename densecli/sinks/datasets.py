@@ -1,0 +1,196 @@
+"""Data sets over a whole run: what is done is noted on disk as it comes, and put together from the summaries."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from densecli.files import complete_file
+from densecli.masks import Segmentation, decode_rle
+from densecli.sinks import DATASET_KINDS, summary
+from densecli.sinks.images import save_png
+from densecli.sources.names import natural_key
+from densecli.sources.sorting import sorted_names
+from densecli.sources.urls import local_path
+
+IMAGES = "dataset_images"
+"""Folder, in the output folder, of pictures that lie in no file of their own: frames, and what came by URL or stdin."""
+
+
+@dataclass(frozen=True)
+class Outlined:
+    """The masks of one image, as the formats with polygons need them."""
+
+    stem: str
+    """Of the outputs, posix."""
+    picture: str
+    """Path of the image, or a URL."""
+    width: int
+    height: int
+    windows: Iterable[tuple[int, int, int, np.ndarray]]
+    """Id, x, y and h×w bool (the mask inside its box) of each mask."""
+
+
+class OutlineFormat(Protocol):
+    """A format with one file for each image."""
+
+    def file(self, output_dir: Path, stem: str) -> Path:
+        """Where the file of an image goes."""
+
+    def write(self, output_dir: Path, image: Outlined) -> None:
+        """Write it, complete or not at all. Raises OutputError."""
+
+    def finish(self, output_dir: Path) -> Path:
+        """Write what belongs to all images, and say what names the data set. Raises OutputError."""
+
+
+class Datasets:
+    """All data sets of one run. Usable from several threads until `finish`.
+
+    kinds: of DATASET_KINDS; others are passed over. Each image's summary must be in the output folder when it is added.
+    """
+
+    def __init__(self, kinds: Sequence[str], output_dir: Path) -> None:
+        self._output_dir = output_dir
+        self.kinds = tuple(kind for kind in DATASET_KINDS if kind in kinds)
+        self._formats: list[OutlineFormat] = [
+            import_module(f"densecli.sinks.{kind}") for kind in self.kinds if kind != "coco"
+        ]
+        self._lock = threading.Lock()
+        self._noted = tempfile.TemporaryFile("w+b", prefix="densecli-")  # noqa: SIM115 - until finish
+        self.missing: list[str] = []
+        """Images, at most a hundred, whose summary or picture was not there when the data sets were put together."""
+
+    def can_rebuild(self, item_stem: str, image_name: str) -> bool:
+        """Whether an image of an earlier run can be in the data sets without being segmented again."""
+        if not self.kinds:
+            return True
+        # The picture of a frame was kept only if a data set was asked for then.
+        return _summary_path(self._output_dir, item_stem).is_file() and (
+            not _needs_copy(item_stem, image_name) or _copy(self._output_dir, item_stem).is_file()
+        )
+
+    def add(self, item_stem: str, image_name: str, segmentation: Segmentation | None = None) -> None:
+        """An image is done: just now (then with its segmentation), or in an earlier run. In any order.
+
+        item_stem, image_name: as the collection named them. Raises OutputError.
+        """
+        if not self.kinds:
+            return
+        image: Outlined | None = None
+        if segmentation is not None:
+            if _needs_copy(item_stem, image_name):
+                with complete_file(_copy(self._output_dir, item_stem)) as temporary:
+                    save_png(segmentation.pixels, temporary)
+            image = _outlined(self._output_dir, item_stem, image_name, segmentation)
+        for written in self._formats:
+            if image is None and not self._is_older(written.file(self._output_dir, item_stem), item_stem):
+                continue
+            fresh = image or _read_outlined(self._output_dir, item_stem, image_name)
+            if fresh is not None:
+                written.write(self._output_dir, fresh)
+        line = json.dumps([item_stem, image_name]).encode() + b"\n"
+        with self._lock:
+            self._noted.seek(0, os.SEEK_END)
+            self._noted.write(line)
+
+    def finish(self) -> list[Path]:
+        """Put the data sets together. Returns what to open of each. Raises OutputError."""
+        written = []
+        if "coco" in self.kinds:
+            from densecli.sinks import coco
+
+            written.append(coco.write(self._output_dir, self._images))
+        written += [finished.finish(self._output_dir) for finished in self._formats]
+        self._noted.close()
+        return written
+
+    def _is_older(self, file: Path, stem: str) -> bool:
+        try:
+            return file.stat().st_mtime_ns < _summary_path(self._output_dir, stem).stat().st_mtime_ns
+        except OSError:
+            return True
+
+    def _images(self) -> Iterator[tuple[str, str]]:
+        """Stem and name of each image, once, in natural order, whatever the order in which they were done."""
+        self._noted.seek(0)
+        last = None
+        for line in sorted_names((raw.decode().rstrip("\n") for raw in self._noted), _line_key):
+            stem, name = json.loads(line)
+            if stem == last:
+                continue
+            last = stem
+            if self.can_rebuild(stem, name):
+                yield stem, name
+            elif len(self.missing) < 100 and name not in self.missing:
+                self.missing.append(name)
+
+
+def picture_path(output_dir: Path, stem: str, image_name: str) -> str:
+    """Where the picture of an image lies: the input itself, or the copy that was made of it."""
+    if _needs_copy(stem, image_name):
+        return str(_copy(output_dir, stem))
+    local = local_path(image_name)
+    return image_name if local is None else local
+
+
+def relative_to(path: str, folder: Path) -> str:
+    """`path` from `folder`, posix, so that both can move together; absolute where they are on different drives."""
+    try:
+        return Path(os.path.relpath(os.path.abspath(path), os.path.abspath(folder))).as_posix()
+    except ValueError:
+        return Path(os.path.abspath(path)).as_posix()
+
+
+def read_summary(output_dir: Path, stem: str) -> dict[str, Any] | None:
+    """The summary of an image of this output folder; None if it is not there or damaged."""
+    try:
+        document: dict[str, Any] = json.loads(_summary_path(output_dir, stem).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document
+
+
+def _line_key(line: str) -> tuple[object, ...]:
+    return (*natural_key(json.loads(line)[0]), line)
+
+
+def _summary_path(output_dir: Path, stem: str) -> Path:
+    return summary.path(output_dir / stem)
+
+
+def _copy(output_dir: Path, stem: str) -> Path:
+    return output_dir / IMAGES / f"{stem}.png"
+
+
+def _needs_copy(stem: str, image_name: str) -> bool:
+    is_frame = re.search(r"#\d+$", image_name) and re.search(r"/frame_\d{6,}$", stem)
+    return bool(is_frame) or local_path(image_name) is None
+
+
+def _outlined(output_dir: Path, stem: str, image_name: str, segmentation: Segmentation) -> Outlined:
+    height, width = segmentation.pixels.shape[:2]
+    windows = [(mask.id, *mask.decode_window()) for mask in segmentation.masks]
+    return Outlined(stem, picture_path(output_dir, stem, image_name), width, height, windows)
+
+
+def _read_outlined(output_dir: Path, stem: str, image_name: str) -> Outlined | None:
+    document = read_summary(output_dir, stem)
+    if document is None:
+        return None
+    windows = []
+    for mask in document["masks"]:
+        x, y, w, h = mask["bbox"]
+        windows.append((mask["id"], x, y, decode_rle(mask["segmentation"])[y : y + h, x : x + w].copy()))
+    image = document["image"]
+    return Outlined(stem, picture_path(output_dir, stem, image_name), image["width"], image["height"], windows)

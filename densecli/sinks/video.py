@@ -1,0 +1,118 @@
+"""`clip_overlay.mp4`: the overlays of a video's frames as a video again, made from the pictures on disk."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from densecli.errors import OutputError
+from densecli.files import complete_file
+from densecli.sinks import overlay
+from densecli.wording import shown_name
+
+_DEFAULT_FPS = 25.0
+_CODECS = (("libx264", {"crf": "18", "preset": "veryfast"}), ("mpeg4", {"q:v": "3"}))
+
+
+@dataclass
+class _Video:
+    fps: float
+    numbers: array[int] = field(default_factory=lambda: array("I"))
+    """Four bytes a frame: a long video has a million."""
+
+
+class OverlayVideos:
+    """The overlay videos of one run. Usable from several threads until `finish`."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self._output_dir = output_dir
+        self._videos: dict[str, _Video] = {}
+        self._lock = threading.Lock()
+
+    def add(self, video_stem: str, frame: int, fps: float | None) -> None:
+        """The overlay picture of a frame is there, of this run or of an earlier one. In any order."""
+        with self._lock:
+            self._videos.setdefault(video_stem, _Video(fps or _DEFAULT_FPS)).numbers.append(frame)
+
+    def finish(self) -> list[Path]:
+        """Write each video that is not up to date. Returns the paths of all. Raises OutputError."""
+        paths = []
+        for stem, video in self._videos.items():
+            path = self._output_dir / f"{stem}_overlay.mp4"
+            frames = [
+                picture
+                for number in sorted(set(video.numbers))
+                if (picture := overlay.path(self._output_dir / stem / f"frame_{number:06d}")).is_file()
+            ]
+            if not frames:
+                continue
+            if not path.exists() or path.stat().st_mtime_ns <= max(frame.stat().st_mtime_ns for frame in frames):
+                write(frames, path, video.fps)
+            paths.append(path)
+        return paths
+
+
+def write(frames: list[Path], path: Path, fps: float) -> None:
+    """Write pictures of (mostly) one size as H.264, or MPEG-4 where there is no encoder for it. Raises OutputError."""
+    with complete_file(path) as temporary:
+        if importlib.util.find_spec("av"):
+            _write_pyav(frames, temporary, fps)
+        else:
+            _write_opencv(frames, temporary, fps, path)
+
+
+def _write_pyav(frames: list[Path], path: Path, fps: float) -> None:
+    import av
+
+    codec, options = next(known for known in _CODECS if known[0] in av.codecs_available)
+    with av.open(str(path), "w", format="mp4") as container:
+        container.metadata["comment"] = "densecli"
+        stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream.pix_fmt = "yuv420p"
+        for number, pixels in enumerate(_pictures(frames)):
+            if number == 0:
+                stream.height, stream.width = pixels.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def _write_opencv(frames: list[Path], temporary: Path, fps: float, path: Path) -> None:
+    import cv2
+
+    writer: Any = None
+    try:
+        for pixels in _pictures(frames):
+            if writer is None:
+                height, width = pixels.shape[:2]
+                writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))  # type: ignore[attr-defined]
+                if not writer.isOpened():
+                    raise OutputError(
+                        f"{shown_name(str(path))}: OpenCV cannot write it; run: pip install 'densecli[video]'"
+                    )
+            writer.write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    finally:
+        if writer is not None:
+            writer.release()
+
+
+def _pictures(frames: list[Path]) -> Iterator[np.ndarray]:
+    """Each picture, H×W×3 uint8 RGB, all of the size of the first one, made even: the encoders want that."""
+    size: tuple[int, int] | None = None
+    for frame in frames:
+        with Image.open(frame) as image:
+            picture = image.convert("RGB")
+        size = size or picture.size
+        if picture.size != size:
+            picture = picture.resize(size, Image.Resampling.BILINEAR)
+        pixels = np.asarray(picture)
+        height, width = pixels.shape[:2]
+        yield np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

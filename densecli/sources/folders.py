@@ -1,0 +1,177 @@
+"""Folders, local or of a bucket, behind one face: the names in them, and what is known of each file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Hashable, Iterator
+from datetime import datetime
+from typing import Any, Protocol
+
+from densecli.errors import DensecliError, InputError
+from densecli.sources.own_outputs import is_own_file, is_own_folder
+from densecli.sources.urls import filesystem_of, local_path
+from densecli.wording import reason_of, shown_name
+
+Facts = tuple[int | None, int | None]
+"""Size in bytes and time of the last change in nanoseconds, as far as known."""
+
+
+class Folder(Protocol):
+    """A folder that can be read."""
+
+    path: str
+    """As the user would write it."""
+
+    def names(self) -> Iterator[tuple[str, bool]]:
+        """Each name in it, in any order, and whether it is a folder. Raises InputError."""
+
+    def file(self, name: str) -> str:
+        """What `read_image` takes for a file in it."""
+
+    def facts(self, name: str) -> Facts:
+        """Of a file in it."""
+
+    def child(self, name: str) -> Folder:
+        """A folder in it."""
+
+    def identity(self) -> Hashable:
+        """Equal for the same folder reached in two ways; None where that cannot be told."""
+
+    def is_own(self, name: str, is_folder: bool) -> bool:
+        """Whether densecli wrote it."""
+
+
+def facts_of(path: str) -> Facts:
+    """Size and time of a local file; unknown where it cannot be asked (reading it will say why)."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None, None
+    return status.st_size, status.st_mtime_ns
+
+
+class LocalFolder:
+    """A folder on disk."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def names(self) -> Iterator[tuple[str, bool]]:
+        try:
+            with os.scandir(self.path or ".") as entries:
+                for entry in entries:
+                    is_folder = False
+                    with contextlib.suppress(OSError):  # a link that leads back to itself: reading it will say so
+                        is_folder = entry.is_dir()
+                    yield entry.name, is_folder
+        except PermissionError:
+            raise InputError(f"{shown_name(self.path)}: permission denied; check who may read it (ls -ld)") from None
+        except OSError as error:
+            raise InputError(
+                f"{shown_name(self.path)}: cannot be listed: {reason_of(error)}; check the folder"
+            ) from error
+
+    def file(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def facts(self, name: str) -> Facts:
+        return facts_of(self.file(name))
+
+    def child(self, name: str) -> LocalFolder:
+        return LocalFolder(self.file(name))
+
+    def identity(self) -> Hashable:
+        try:
+            status = os.stat(self.path or ".")
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def is_own(self, name: str, is_folder: bool) -> bool:
+        return is_own_folder(self.path, name) if is_folder else is_own_file(self.path, name)
+
+
+class RemoteFolder:
+    """A folder of an fsspec file system. Its names come in one piece: fsspec gives no other way."""
+
+    def __init__(self, filesystem: Any, location: str, path: str) -> None:
+        self._filesystem, self._location, self.path = filesystem, location.rstrip("/"), path.rstrip("/")
+        self._facts: dict[str, Facts] = {}
+
+    def names(self) -> Iterator[tuple[str, bool]]:
+        try:
+            self._filesystem.invalidate_cache()
+            found = self._filesystem.ls(self._location, detail=True)
+        except Exception as error:  # each file system has its own family of errors
+            if isinstance(error, FileNotFoundError):
+                raise InputError(f"{shown_name(self.path)}: does not exist; check the URL") from None
+            raise InputError(
+                f"{shown_name(self.path)}: cannot be listed: {reason_of(error)}; check the URL and your credentials"
+            ) from error
+        folders = []
+        for info in found:
+            name = info["name"].rstrip("/").rsplit("/", 1)[-1]
+            if info["type"] == "directory":
+                folders.append(name)
+            elif info["name"].rstrip("/") != self._location:  # buckets may hold an empty object for the folder itself
+                self._facts[name] = _remote_facts(info)
+        del found
+        self._filesystem.invalidate_cache()
+        for name in folders:
+            yield name, True
+        for name in list(self._facts):
+            yield name, False
+
+    def file(self, name: str) -> str:
+        # Of a chain (zip://photos::s3://bucket/b.zip) the first link is the folder.
+        first, chain, rest = self.path.partition("::")
+        return f"{first.rstrip('/')}/{name}{chain}{rest}"
+
+    def facts(self, name: str) -> Facts:
+        return self._facts.get(name, (None, None))
+
+    def child(self, name: str) -> RemoteFolder:
+        return RemoteFolder(self._filesystem, f"{self._location}/{name}", self.file(name))
+
+    def identity(self) -> Hashable:
+        return self.path
+
+    def is_own(self, name: str, is_folder: bool) -> bool:
+        # Only names are at hand; the summary beside it is what tells.
+        for ending in ("_masks", "_cutouts") if is_folder else ("_overlay.png", "_labels.png", "_masks.json"):
+            if name.endswith(ending):
+                return f"{name.removesuffix(ending)}_masks.json" in self._facts
+        return False
+
+
+def folder_at(path: str) -> Folder | None:
+    """The folder that `path` (local, or a URL of fsspec) names; None if it is none.
+
+    Raises InputError or EnvironmentProblem for a URL that cannot be used.
+    """
+    remote = filesystem_of(path)
+    if remote is None:
+        local = local_path(path)
+        return LocalFolder(local) if local is not None and os.path.isdir(local) else None
+    filesystem, location = remote
+    try:
+        return RemoteFolder(filesystem, location, path) if filesystem.isdir(location) else None
+    except DensecliError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{shown_name(path)}: cannot be read: {reason_of(error)}; check the URL and your credentials"
+        ) from error
+
+
+def _remote_facts(info: dict[str, Any]) -> Facts:
+    changed = next(
+        (info[key] for key in ("mtime", "LastModified", "last_modified", "updated", "created") if info.get(key)), None
+    )
+    if isinstance(changed, str):
+        with contextlib.suppress(ValueError):
+            changed = datetime.fromisoformat(changed.replace("Z", "+00:00"))
+    if isinstance(changed, datetime):
+        changed = changed.timestamp()
+    return info.get("size"), round(changed * 1e9) if isinstance(changed, (int, float)) else None

@@ -1,0 +1,64 @@
+"""Telling what densecli wrote from what it should read: by what a file says of itself, not by its name alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+PNG_MARK = b"tEXtSoftware\0densecli"
+"""In the first bytes of every PNG that densecli writes."""
+
+_PICTURE = re.compile(r"(.+)_(?:overlay|labels)\.png", re.IGNORECASE | re.DOTALL)
+_VIDEO = re.compile(r"(.+)_overlay\.mp4", re.IGNORECASE | re.DOTALL)
+_FOLDER = re.compile(r"(.+)_(?:masks|cutouts)", re.IGNORECASE | re.DOTALL)
+_RUN_FOLDERS = ("yolo", "labelme", "report", "dataset_images")
+_HEAD_BYTES = 512
+
+
+def is_own_file(folder: str, name: str) -> bool:
+    """Whether densecli wrote the local file `name` in `folder`."""
+    path = os.path.join(folder, name)
+    if match := _PICTURE.fullmatch(name):
+        return PNG_MARK in _head(path) or _is_summary(os.path.join(folder, f"{match[1]}_masks.json"))
+    if name.endswith("_masks.json"):
+        return _is_summary(path)
+    if match := _VIDEO.fullmatch(name):
+        return _holds(os.path.join(folder, match[1]), r"frame_\d{6,}_(overlay\.png|masks\.json)")
+    return False
+
+
+def is_own_folder(folder: str, name: str) -> bool:
+    """Whether densecli wrote all that lies in the local folder `name` in `folder`."""
+    if match := _FOLDER.fullmatch(name):
+        if _is_summary(os.path.join(folder, f"{match[1]}_masks.json")):
+            return True
+        first = os.path.join(folder, name, "0001.png")
+        return PNG_MARK in _head(first)
+    return name in _RUN_FOLDERS and _has_manifest(folder)
+
+
+def _head(path: str) -> bytes:
+    with contextlib.suppress(OSError):
+        # What is no regular file (a named pipe) could block.
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                return file.read(_HEAD_BYTES)
+    return b""
+
+
+def _is_summary(path: str) -> bool:
+    return b'"densecli/summary/' in _head(path)
+
+
+def _has_manifest(folder: str) -> bool:
+    with contextlib.suppress(OSError):
+        return any(b'"densecli/manifest/' in _head(str(path)) for path in Path(folder).glob("manifest*.jsonl"))
+    return False
+
+
+def _holds(folder: str, pattern: str) -> bool:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return any(re.fullmatch(pattern, entry.name) for entry in entries)
+    return False

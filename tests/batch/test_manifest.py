@@ -1,0 +1,104 @@
+"""The manifest: what is appended is there, torn lines do no harm, and the latest line counts."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from densecli.batch.manifest import SCHEMA, Manifest, Record, manifest_path, manifest_paths, to_line
+from densecli.errors import OutputError
+
+
+def line(stem: str | None, finished: float = 1.0, **values: Any) -> dict[str, Any]:
+    entry = {"schema": SCHEMA, "input": f"in/{stem}.png", "status": "done", "finished": finished, **values}
+    return entry if stem is None else {**entry, "stem": stem}
+
+
+def write(path: Path, *entries: dict[str, Any]) -> None:
+    with Manifest(path) as manifest:
+        for entry in entries:
+            manifest.append(entry)
+
+
+def test_lines_come_back(tmp_path: Path) -> None:
+    write(tmp_path / "manifest.jsonl", line("a"), line("b"), line("a", 2.0, masks=7))
+    write(tmp_path / "manifest.jsonl", line("c", 3.0))
+    with Record(tmp_path) as record:
+        assert len(record) == 3
+        assert record.of("a") == line("a", 2.0, masks=7)
+        assert record.of("d") is None
+        assert [entry["stem"] for entry in record.entries()] == ["b", "a", "c"]
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_any_name_is_one_line_of_utf8_and_comes_back(name: str) -> None:
+    text = to_line(line(name))
+    assert "\n" not in text and json.loads(text.encode("utf-8"))["stem"] == name
+
+
+def test_nothing_is_made_for_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "manifest.jsonl")
+    assert list(tmp_path.iterdir()) == []
+    with Record(tmp_path / "missing") as record:
+        assert len(record) == 0
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"schema": "densecli/manifest/1", "stem": "b', b"x" * 200_000])
+def test_a_torn_line_goes_and_what_follows_is_whole(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "manifest.jsonl"
+    write(path, line("a"))
+    path.write_bytes(path.read_bytes() + torn)
+    with Record(tmp_path) as record:
+        assert [entry["stem"] for entry in record.entries()] == ["a"]
+    write(path, line("c"))
+    assert [json.loads(text)["stem"] for text in path.read_text().splitlines()] == ["a", "c"]
+    path.write_bytes(torn)  # and without any whole line before
+    write(path, line("d"))
+    assert [json.loads(text)["stem"] for text in path.read_text().splitlines()] == ["d"]
+
+
+def test_foreign_lines_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.jsonl"
+    path.write_text('[1]\nnull\n{"stem": "x"}\n\nno json\n')
+    write(path, line("a"))
+    with Record(tmp_path) as record:
+        assert [entry["stem"] for entry in record.entries()] == ["a"]
+
+
+def test_over_all_shards_the_latest_line_counts(tmp_path: Path) -> None:
+    write(manifest_path(tmp_path), line("a", 5.0, masks=1), line("b", 1.0, masks=1))
+    write(manifest_path(tmp_path, (1, 2)), line("a", 4.0, masks=2), line("b", 6.0, masks=2))
+    (tmp_path / "manifest.old.jsonl").write_text("not one of ours")
+    assert [path.name for path in manifest_paths(tmp_path)] == ["manifest.1-of-2.jsonl", "manifest.jsonl"]
+    with Record(tmp_path) as record:
+        assert {entry["stem"]: entry["masks"] for entry in record.entries()} == {"a": 1, "b": 2}
+
+
+def test_failures_without_an_output_name_are_kept_apart(tmp_path: Path) -> None:
+    write(tmp_path / "manifest.jsonl", line(None, input="x"), line(None, input="y"), line(None, input="x"))
+    with Record(tmp_path) as record:
+        assert [entry["input"] for entry in record.entries()] == ["y", "x"]
+
+
+def test_a_line_that_does_not_fit_on_the_disk_is_not_there_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "manifest.jsonl"
+    write(path, line("a"))
+
+    def full(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Manifest(path) as manifest:
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OutputError, match=r"manifest.jsonl: the disk is full"):
+            manifest.append(line("b"))
+        monkeypatch.undo()
+        manifest.append(line("c"))
+    assert [json.loads(text)["stem"] for text in path.read_text().splitlines()] == ["a", "c"]

@@ -1,0 +1,344 @@
+"""Data sets read back by others: pycocotools, supervision, and polygon fillers of OpenCV, Pillow and scikit-image."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.draw
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image, ImageDraw
+from pycocotools.coco import COCO
+from scipy import ndimage
+from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.spatial.distance import cdist
+
+from densecli.errors import OutputError, UsageError
+from densecli.masks import Segmentation
+from densecli.sinks import DATASET_KINDS, WriteOptions, parse_kinds, summary
+from densecli.sinks.datasets import Datasets
+from densecli.sinks.polygons import joined, regions_of
+from tests.sinks.conftest import segmentation_of
+
+HEIGHT, WIDTH = 60, 90
+ALL = ("json", *DATASET_KINDS)
+
+
+def blobs(seed: int, count: int = 4) -> list[np.ndarray]:
+    """HEIGHT×WIDTH bool masks as segmentation gives them: with holes and several regions, largest first."""
+    rng = np.random.default_rng(seed)
+    found = []
+    while len(found) < count:
+        mask = ndimage.gaussian_filter(rng.random((HEIGHT, WIDTH)), 4) > rng.uniform(0.49, 0.53)
+        if mask.any():
+            found.append(mask)
+    return sorted(found, key=lambda mask: -int(mask.sum()))
+
+
+def image_of(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def shortest_ties(mask: np.ndarray) -> float:
+    """Length of the shortest lines that tie all regions of a mask together, between corners of their outlines."""
+    corners = [np.concatenate(region) for region in regions_of(mask)]
+    gaps = [[cdist(a, b).min() for b in corners] for a in corners]
+    return float(minimum_spanning_tree(np.array(gaps)).sum())
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+class Run:
+    """A folder with inputs and outputs, and what was segmented in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.out = folder, folder / "out"
+        self.masks: dict[str, list[np.ndarray]] = {}
+        self.names: dict[str, str] = {}
+        self.segmentations: dict[str, Segmentation] = {}
+
+    def image(self, stem: str, name: str, seed: int, count: int = 4) -> None:
+        """One input that is done: with its summary, as the pipeline leaves it."""
+        pixels, masks = image_of(seed), blobs(seed, count)
+        if "#" not in name and "://" not in name:
+            path = Path(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+        segmentation = segmentation_of(pixels, masks)
+        segmentation.image["path"] = name
+        summary.write(segmentation, summary.path(self.out / stem), WriteOptions())
+        self.masks[stem], self.names[stem], self.segmentations[stem] = masks, name, segmentation
+
+    def datasets(self, *, fresh: bool = True, kinds: tuple[str, ...] = ALL, order: int = 0) -> Datasets:
+        """All images added, in some order, and finished."""
+        datasets = Datasets(kinds, self.out)
+        stems = list(self.names)
+        random.Random(order).shuffle(stems)
+        with ThreadPoolExecutor(3) as pool:
+            for done in [
+                pool.submit(datasets.add, stem, self.names[stem], self.segmentations[stem] if fresh else None)
+                for stem in stems
+            ]:
+                done.result()
+        datasets.finish()
+        return datasets
+
+    def contents(self) -> dict[str, bytes]:
+        return {str(path.relative_to(self.out)): path.read_bytes() for path in self.out.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Two images, one of them without masks, and in folders."""
+    monkeypatch.chdir(tmp_path)
+    run = Run(tmp_path)
+    for number in (1, 2, 10):
+        run.image(f"img{number}", f"photos/img{number}.png", number)
+    run.image("empty.png", "photos/empty.png", 4, count=0)
+    return run
+
+
+def load_coco(path: Path) -> COCO:
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(str(path))
+
+
+# --- COCO ------------------------------------------------------------------------------------------------------------
+
+
+def test_pycocotools_reads_the_very_masks(run: Run) -> None:
+    run.datasets()
+    coco = load_coco(run.out / "annotations_coco.json")
+    assert [(category["id"], category["name"]) for category in coco.loadCats(coco.getCatIds())] == [(1, "object")]
+    images = coco.loadImgs(coco.getImgIds())
+    assert [image["input"] for image in images] == [f"photos/{n}.png" for n in ("empty", "img1", "img2", "img10")]
+    assert [image["id"] for image in images] == [1, 2, 3, 4]
+    for image in images:
+        assert image["file_name"] == Path(image["input"]).name
+        assert np.asarray(Image.open(run.folder / "photos" / image["file_name"])).shape == (
+            image["height"],
+            image["width"],
+            3,
+        )
+        stem = next(stem for stem, name in run.names.items() if name == image["input"])
+        annotations = coco.loadAnns(coco.getAnnIds(imgIds=[image["id"]], iscrowd=0))
+        assert len(annotations) == len(run.masks[stem])
+        for annotation, mask in zip(annotations, run.masks[stem], strict=True):
+            np.testing.assert_array_equal(coco.annToMask(annotation), mask)
+            assert annotation["area"] == mask.sum()
+            assert annotation["predicted_iou"] == 0.9
+    assert len(set(coco.getAnnIds())) == 12
+
+
+def test_supervision_reads_coco_and_yolo(run: Run) -> None:
+    supervision = pytest.importorskip("supervision")
+    run.datasets()
+    yolo = run.out / "yolo"
+    for kind, dataset in (
+        (
+            "coco",
+            supervision.DetectionDataset.from_coco(
+                str(run.folder / "photos"), str(run.out / "annotations_coco.json"), force_masks=True
+            ),
+        ),
+        (
+            "yolo",
+            supervision.DetectionDataset.from_yolo(str(yolo / "images"), str(yolo / "labels"), str(yolo / "data.yaml")),
+        ),
+    ):
+        assert dataset.classes == ["object"] and len(dataset) == 4
+        for path, pixels, detections in dataset:
+            name = (
+                f"photos/{Path(path).name}"
+                if kind == "coco"
+                else f"photos/{Path(path).name.replace('.png.png', '.png')}"
+            )
+            stem = next(stem for stem, given in run.names.items() if given == name)
+            np.testing.assert_array_equal(pixels[..., ::-1], run.segmentations[stem].pixels)
+            assert len(detections) == len(run.masks[stem])
+            for read, mask in zip(detections.mask if len(detections) else [], run.masks[stem], strict=True):
+                assert not (mask & ~read.astype(bool)).any()
+                assert (read.astype(bool) & ~mask).sum() <= (0 if kind == "coco" else shortest_ties(mask))
+
+
+def test_coco_is_the_same_in_any_order_and_after_any_interruption(run: Run) -> None:
+    run.datasets()
+    before = run.contents()
+    (run.out / "annotations_coco.json").unlink()
+    (run.out / "yolo" / "labels" / "img2.txt").unlink()
+    (run.out / "labelme" / "img1.json").write_text("{")
+    os.utime(run.out / "labelme" / "img1.json", ns=(0, 0))  # of an older run
+    run.datasets(fresh=False, order=3)
+    assert run.contents() == before
+
+
+def test_what_is_up_to_date_is_not_written_again(run: Run) -> None:
+    run.datasets()
+    inodes = {path: path.stat().st_ino for path in run.out.rglob("*.*") if path.is_file() and path.name != "data.yaml"}
+    run.datasets(fresh=False)
+    assert {path: path.stat().st_ino for path in inodes} == inodes
+    run.image("img2", "photos/img2.png", 77)  # done again, with other masks
+    run.datasets(fresh=False)
+    coco = load_coco(run.out / "annotations_coco.json")
+    annotations = coco.loadAnns(coco.getAnnIds(imgIds=[3]))
+    np.testing.assert_array_equal(coco.annToMask(annotations[0]), run.masks["img2"][0])
+
+
+def test_without_any_image(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    Datasets(ALL, tmp_path / "out").finish()
+    coco = load_coco(tmp_path / "out" / "annotations_coco.json")
+    assert coco.getImgIds() == [] and coco.getAnnIds() == []
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["annotations_coco.json", "labelme", "yolo"]
+
+
+def test_images_added_twice_are_there_once_and_missing_ones_are_said(run: Run) -> None:
+    summary.path(run.out / "img1").unlink()
+    datasets = Datasets(ALL, run.out)
+    for stem, name in [*run.names.items(), *run.names.items()]:
+        datasets.add(stem, name)
+    datasets.finish()
+    assert datasets.missing == ["photos/img1.png"]
+    assert not datasets.can_rebuild("img1", "photos/img1.png") and datasets.can_rebuild("img2", "photos/img2.png")
+    assert len(load_coco(run.out / "annotations_coco.json").getImgIds()) == 3
+
+
+def test_frames_and_urls_bring_their_pictures(run: Run) -> None:
+    run.image("clip/frame_000012", "photos/clip.mp4#12", 12)
+    run.image("far", "memory://bucket/far.jpg", 13)
+    assert not Datasets(ALL, run.out).can_rebuild("clip/frame_000012", "photos/clip.mp4#12")
+    run.datasets()
+    assert Datasets(ALL, run.out).can_rebuild("clip/frame_000012", "photos/clip.mp4#12")
+    coco = load_coco(run.out / "annotations_coco.json")
+    folder = run.out / coco.dataset["info"]["images_directory"]
+    files = {image["input"]: folder / image["file_name"] for image in coco.loadImgs(coco.getImgIds())}
+    for stem, label in (("clip/frame_000012", "clip/frame_000012"), ("far", "far")):
+        for picture in (
+            files[run.names[stem]],
+            run.out / "yolo" / "images" / f"{label}.png",
+            run.out
+            / "labelme"
+            / Path(label).parent
+            / json.loads((run.out / "labelme" / f"{label}.json").read_text())["imagePath"],
+        ):
+            np.testing.assert_array_equal(np.asarray(Image.open(picture)), run.segmentations[stem].pixels)
+
+
+def test_nothing_is_left_behind_and_nothing_written_where_nothing_was_asked(run: Run) -> None:
+    before = run.contents()
+    run.datasets(kinds=("overlay", "json"))
+    assert run.contents() == before
+    run.datasets()
+    assert list(run.out.rglob(".*")) == []
+
+
+def test_a_folder_that_cannot_be_written(run: Run) -> None:
+    (run.out / "yolo").write_text("in the way")
+    datasets = Datasets(ALL, run.out)
+    with pytest.raises(OutputError, match="not a folder"):
+        datasets.add("img1", "photos/img1.png", run.segmentations["img1"])
+
+
+# --- YOLO and labelme, by other polygon fillers ----------------------------------------------------------------------
+
+
+def yolo_polygons(run: Run, stem: str) -> list[np.ndarray]:
+    """n×2 float, in pixels."""
+    lines = (run.out / "yolo" / "labels" / f"{stem}.txt").read_text().splitlines()
+    assert all(line.startswith("0 ") for line in lines)
+    points = [np.array(line.split()[1:], float).reshape(-1, 2) for line in lines]
+    assert all(((p >= 0) & (p <= 1)).all() and len(p) >= 3 for p in points)
+    return [p * (WIDTH, HEIGHT) for p in points]
+
+
+def test_yolo_labels_fill_to_the_masks(run: Run) -> None:
+    run.datasets()
+    data = yaml.safe_load((run.out / "yolo" / "data.yaml").read_text())
+    assert (data["nc"], data["names"]) == (1, ["object"])
+    for stem, masks in run.masks.items():
+        image = next((run.out / "yolo" / "images").glob(f"{stem}.*"))
+        assert (run.out / "yolo" / "images").parent / data["train"] == image.parent
+        np.testing.assert_array_equal(np.asarray(Image.open(image)), run.segmentations[stem].pixels)
+        polygons = yolo_polygons(run, stem)
+        assert len(polygons) == len(masks)
+        for polygon, mask in zip(polygons, masks, strict=True):
+            for rounding in (np.floor, np.round):  # readers do either
+                filled = np.zeros((HEIGHT, WIDTH), np.uint8)
+                cv2.fillPoly(filled, [rounding(polygon).astype(np.int32)], 1)
+                assert not (mask & (filled == 0)).any()
+                # One polygon an object is all that the format has: the ties are drawn, and nothing else.
+                assert (~mask & (filled > 0)).sum() <= shortest_ties(mask)
+            # This one leaves out (part of) the outline: what it fills lies within the mask, the inner part is whole.
+            inside = skimage.draw.polygon2mask((HEIGHT, WIDTH), polygon[:, ::-1])
+            assert not (inside & ~mask).any()
+            assert not (ndimage.binary_erosion(mask, np.ones((3, 3))) & ~inside).any()
+
+
+def test_labelme_polygons_fill_to_the_masks(run: Run) -> None:
+    run.datasets()
+    for stem, masks in run.masks.items():
+        path = run.out / "labelme" / f"{stem}.json"
+        document = json.loads(path.read_text())
+        assert (document["imageHeight"], document["imageWidth"], document["imageData"]) == (HEIGHT, WIDTH, None)
+        picture = np.asarray(Image.open(path.parent / document["imagePath"]))
+        np.testing.assert_array_equal(picture, run.segmentations[stem].pixels)
+        filled = [np.zeros((HEIGHT, WIDTH), bool) for _ in masks]
+        for shape in document["shapes"]:
+            assert (shape["label"], shape["shape_type"]) == ("object", "polygon") and len(shape["points"]) >= 3
+            canvas = Image.new("1", (WIDTH, HEIGHT))  # as labelme itself does
+            ImageDraw.Draw(canvas).polygon([tuple(point) for point in shape["points"]], outline=1, fill=1)
+            filled[shape["group_id"] - 1] |= np.asarray(canvas)
+        for read, mask in zip(filled, masks, strict=True):
+            assert iou(read, mask) > 0.97
+
+
+MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
+
+
+@given(mask=MASKS.filter(np.any), x=st.integers(0, 5), y=st.integers(0, 5))
+@settings(max_examples=150, deadline=None)
+def test_outlines_fill_to_the_very_mask(mask: np.ndarray, x: int, y: int) -> None:
+    full = np.zeros((20, 20), bool)
+    full[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
+    regions = regions_of(mask, x, y)
+    assert len(regions) == ndimage.label(mask, np.ones((3, 3)))[1]
+    outlines = [outline for region in regions for outline in region]
+    filled = np.zeros((20, 20), np.uint8)
+    cv2.fillPoly(filled, outlines, 1)
+    np.testing.assert_array_equal(filled > 0, full)
+    for region in regions:  # tied to one polygon, a region and its holes still fill to the same
+        apart, tied = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8)
+        cv2.fillPoly(apart, region, 1)
+        cv2.fillPoly(tied, [joined(region)], 1)
+        assert ((apart == 1) <= (tied == 1)).all()
+        assert len(joined(region)) >= 3
+
+
+def test_a_ring_keeps_its_hole_in_one_polygon() -> None:
+    yy, xx = np.mgrid[:80, :80]
+    radius = np.hypot(yy - 40, xx - 40)
+    ring = (radius < 35) & (radius > 15)
+    (region,) = regions_of(ring)
+    filled = np.zeros((80, 80), np.uint8)
+    cv2.fillPoly(filled, [joined(region)], 1)
+    np.testing.assert_array_equal(filled > 0, ring)
+
+
+def test_kinds_of_save() -> None:
+    assert parse_kinds("coco,overlay") == ("overlay", "json", "coco")
+    assert parse_kinds("labelme,yolo,coco") == ("json", "coco", "yolo", "labelme")
+    with pytest.raises(UsageError, match="yolo"):
+        parse_kinds("yulu")

@@ -1,0 +1,469 @@
+"""Collecting inputs: the right files in natural order, names of their own for outputs, a reason for what is left."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterable
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from densecli.errors import InputError, UsageError
+from densecli.sinks.images import save_png
+from densecli.sources import natural_key
+from densecli.sources.collecting import Item, Problem, collect, watch
+from densecli.sources.names import collision_key
+from densecli.sources.sorting import sorted_names
+from tests.conftest import CHECKOUT
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that every test runs in."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def files(*names: str) -> None:
+    """Make images with these names."""
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (3, 2), (200, 10, 10)).save(name, "PNG")
+
+
+def items(*inputs: str, output_dir: str = "out", **options: object) -> list[Item]:
+    found = list(collect(inputs, output_dir=output_dir, **options))  # type: ignore[arg-type]
+    assert all(isinstance(item, Item) for item in found), found
+    return found  # type: ignore[return-value]
+
+
+def problems(*inputs: str, **options: object) -> list[Problem]:
+    return [found for found in collect(inputs, output_dir="out", **options) if isinstance(found, Problem)]  # type: ignore[arg-type]
+
+
+def stems(found: Iterable[Item]) -> list[str]:
+    return [item.stem for item in found]
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_in_natural_order_with_what_a_manifest_needs() -> None:
+    files("photos/img10.png", "photos/img2.png", "photos/Img1.png", "photos/sub/x.png")
+    found = items("photos")
+    assert [item.name for item in found] == ["photos/Img1.png", "photos/img2.png", "photos/img10.png"]
+    assert stems(found) == ["Img1", "img2", "img10"]
+    assert [item.index for item in found] == [0, 1, 2]
+    status = os.stat("photos/img2.png")
+    assert (found[1].size, found[1].mtime_ns, found[1].frame) == (status.st_size, status.st_mtime_ns, None)
+    loaded = found[1].load()
+    assert loaded.name == "photos/img2.png" and (loaded.pixels == [200, 10, 10]).all()
+
+
+def test_recursive_goes_folder_by_folder() -> None:
+    files("p/b.png", "p/a/x2.png", "p/a/x10.png", "p/a10/y.png", "p/a9/y.png", "p/a/deep/er/z.png")
+    assert stems(items("p", recursive=True)) == ["a/deep/er/z", "a/x2", "a/x10", "a9/y", "a10/y", "b"]
+    collection = collect(["p"], output_dir="out")
+    assert stems(collection) == ["b"]  # type: ignore[arg-type]
+    assert collection.skipped == {"subfolder (-r goes into them)": 3}
+
+
+def test_what_is_left_out_is_counted() -> None:
+    files("p/a.png", "p/.hidden.png", "p/.git/b.png", "p/__MACOSX/c.png")
+    for name in ("notes.md", "Thumbs.db", "photo.HEIC", "list.txt"):
+        Path("p", name).write_text("x")
+    collection = collect(["p"], output_dir="out", recursive=True)
+    assert stems(collection) == ["a"]  # type: ignore[arg-type]
+    assert collection.skipped == {
+        "hidden": 4,
+        "not an image or video": 2,
+        "of a kind that cannot be read (.heic)": 1,
+    }
+
+
+def test_this_folder_has_no_dot_in_its_names() -> None:
+    files("a.png", "b/c.png")
+    assert [item.name for item in items(".", recursive=True)] == ["a.png", "b/c.png"]
+
+
+def test_stems_that_collide_keep_the_whole_name() -> None:
+    files("p/desk.jpg", "p/desk.png", "p/desk.a.png", "p/lone.png", "p/x/desk.png")
+    found = items("p", recursive=True)
+    by_name = {item.name: item.stem for item in found}
+    assert by_name == {
+        "p/desk.jpg": "desk.jpg",
+        "p/desk.png": "desk.png",
+        "p/desk.a.png": "desk.a",
+        "p/lone.png": "lone",
+        "p/x/desk.png": "x/desk",
+    }
+
+
+def test_folders_never_stand_where_an_output_goes() -> None:
+    files(
+        "p/desk.jpg",
+        "p/desk_masks/a.png",
+        "p/desk_masks_/a.png",
+        "p/yolo/a.png",
+        "p/q/yolo/a.png",
+        "p/desk_cutouts/b.png",
+    )
+    assert set(stems(items("p", recursive=True))) == {
+        "desk", "desk_masks_/a", "desk_masks__/a", "yolo_/a", "q/yolo/a", "desk_cutouts_/b",
+    }  # fmt: skip
+
+
+NAME = st.text(st.sampled_from("aAbß1.~"), min_size=1, max_size=4)
+SUFFIX = st.sampled_from([".jpg", ".png", ".JPG", ".jpg.png", ".mp4"])
+
+
+@given(
+    tree=st.sets(
+        st.tuples(st.sampled_from(["", "a/", "a.jpg/", "a_masks/", "a_masks_/", "a.mp4/"]), NAME, SUFFIX), max_size=12
+    )
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_two_inputs_share_an_output(
+    tree: set[tuple[str, str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("tree")
+    for folder, name, suffix in tree:
+        (root / folder).mkdir(exist_ok=True)
+        (root / folder / (name + suffix)).touch()
+    found = list(collect([str(root)], output_dir=root / "out", recursive=True))
+    images = [item for item in found if isinstance(item, Item)]
+    # Videos that hold nothing are problems here; what their folders would be called is among the names they keep.
+    visible = [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    assert len(found) == len(visible)
+    # On any file system, whatever kind of output.
+    outputs = [
+        collision_key(item.stem + ending) for item in images for ending in ("_masks", "_overlay.png", "_cutouts")
+    ]
+    assert len(set(outputs)) == len(outputs)
+    folders = {collision_key(item.stem.rpartition("/")[0]) for item in images if "/" in item.stem}
+    assert not folders & set(outputs)
+
+
+# --- links and what cannot be read -----------------------------------------------------------------------------------
+
+
+def test_links(inside: Path) -> None:
+    files("p/a/one.png", "elsewhere/two.png")
+    Path("p/a/up").symlink_to("..", target_is_directory=True)
+    Path("p/a/self").symlink_to("self")
+    Path("p/linked").symlink_to(inside / "elsewhere", target_is_directory=True)
+    Path("p/again").symlink_to(inside / "elsewhere", target_is_directory=True)
+    Path("p/file.png").symlink_to(inside / "elsewhere" / "two.png")
+    Path("p/dangling.png").symlink_to("gone.png")
+    Path("p/loop.png").symlink_to("loop.png")
+    collection = collect(["p"], output_dir="out", recursive=True)
+    found = {item.stem: item for item in collection if isinstance(item, Item)}
+    assert set(found) == {"a/one", "again/two", "file", "dangling", "loop"}  # each folder once, whatever leads there
+    assert collection.skipped["folder that was read already (a link, or given twice)"] == 2
+    with pytest.raises(InputError, match=r"p/dangling.png: is a link to gone.png, which does not exist"):
+        found["dangling"].load()
+    assert found["dangling"].size is None
+    with pytest.raises(InputError, match="leads back to itself"):
+        found["loop"].load()
+
+
+def test_a_chain_of_folders_deeper_than_pythons_stack() -> None:
+    place = Path("p")
+    for _ in range(600):
+        place /= "d"
+    here = os.getcwd()
+    for part in place.parts:  # too long a path to make at once on some systems
+        os.mkdir(part)
+        os.chdir(part)
+    files("x.png")
+    os.chdir(here)
+    files("p/top.png")
+    found = list(collect(["p"], output_dir="out", recursive=True))
+    assert [item.stem for item in found if isinstance(item, Item)] == ["top"]
+    (problem,) = [item for item in found if isinstance(item, Problem)]
+    assert "folders deep" in str(problem.error)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs POSIX permissions, and Linux to lower root's")
+def test_a_folder_that_may_not_be_read() -> None:
+    files("p/good.png", "p/locked/a.png", "p/z.png")
+    os.chmod("p/locked", 0)
+    code = (
+        "from densecli.sources.collecting import collect, Problem\n"
+        "for found in collect(['p'], output_dir='o', recursive=True):\n"
+        "    print(found.error if isinstance(found, Problem) else found.stem)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        preexec_fn=_obey_permissions,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+    )
+    os.chmod("p/locked", 0o700)
+    if done.returncode == 99:
+        pytest.skip("root's permissions cannot be lowered here")
+    assert done.stdout.splitlines() == ["good", "p/locked: permission denied; check who may read it (ls -ld)", "z"], (
+        done.stderr
+    )
+
+
+def _obey_permissions() -> None:
+    if os.geteuid() == 0:
+        libc = ctypes.CDLL(None, use_errno=True)
+        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+            if libc.prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP
+                os._exit(99)
+
+
+# --- densecli's own outputs ------------------------------------------------------------------------------------------
+
+
+def outputs_of(stem: str, *, summary: bool) -> None:
+    """What densecli writes for one image."""
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    Path(stem).parent.mkdir(parents=True, exist_ok=True)
+    save_png(pixels, Path(f"{stem}_overlay.png"))
+    save_png(pixels[..., 0].astype(np.uint16), Path(f"{stem}_labels.png"))
+    for folder in ("masks", "cutouts"):
+        Path(f"{stem}_{folder}").mkdir()
+        save_png(pixels, Path(f"{stem}_{folder}/0001.png"))
+    if summary:
+        Path(f"{stem}_masks.json").write_text('{\n  "schema": "densecli/summary/1",\n}')
+
+
+@pytest.mark.parametrize("summary", [True, False])
+def test_outputs_beside_the_inputs_are_told_from_them(summary: bool) -> None:
+    files("p/desk.png", "p/a/chair.png", "p/my_overlay.png", "p/their_masks/1.png", "p/yolo/mine.png")
+    outputs_of("p/desk", summary=summary)
+    outputs_of("p/a/chair", summary=summary)
+    collection = collect(["p"], output_dir="p", recursive=True)
+    wanted = ["a/chair", "desk", "my_overlay", "their_masks_/1", "yolo_/mine"]
+    assert stems(collection) == wanted  # type: ignore[arg-type]
+    assert collection.skipped == {"densecli output": 10 if summary else 8}
+
+
+def test_a_whole_output_folder_in_an_input_folder() -> None:
+    files("p/a.png")
+    outputs_of("p/out/a", summary=True)
+    line = {"schema": "densecli/manifest/1", "input": "p/a.png"}
+    Path("p/out/manifest.jsonl").write_text(json.dumps(line))
+    files("p/out/report/a.png", "p/out/yolo/images/a.png", "p/out/dataset_images/a.png")
+    files("p/out/clip/frame_000000.png")
+    outputs_of("p/out/clip/frame_000000", summary=True)
+    Path("p/out/clip_overlay.mp4").write_bytes(b"\0\0\0\x20ftypisom")
+    assert stems(items("p", output_dir="p/out", recursive=True)) == [
+        "a",
+        "out/clip/frame_000000",
+    ]  # not ours by any sign
+    outputs = [str(path) for path in Path("p/out").iterdir() if path.name != "clip"]
+    assert items(*[path for path in outputs if not path.endswith(".jsonl")], output_dir="p/out") == []
+
+
+def test_a_new_output_folder_is_left_alone_while_it_fills() -> None:
+    files("p/a.png", "p/b.png")
+    collection = iter(collect(["p"], output_dir="p/0-out", recursive=True))
+    files("p/0-out/anything.png")
+    assert stems(collection) == ["a", "b"]  # type: ignore[arg-type]
+
+
+# --- several inputs, patterns, lists ---------------------------------------------------------------------------------
+
+
+def test_several_folders_get_folders_of_their_own() -> None:
+    files("day1/a.png", "day2/a.png", "x/day1/a.png", "lone.png", "v1.5/a.png")
+    assert stems(items("day1", "day2/", "lone.png")) == ["day1/a", "day2/a", "lone"]
+    found = items("day1", "x/day1", "v1.5")
+    assert len(set(stems(found))) == 3 and found[2].stem == "v1.5/a"
+    assert stems(items("day1", "day1")) == ["a"]
+
+
+def test_single_files_are_named_as_by_segment() -> None:
+    files("a/same.png", "b/same.png", "odd.name")
+    assert stems(items("a/same.png", "b/same.png", "odd.name", "odd.name")) == ["a_same.png", "b_same.png", "odd"]
+    missing = items("gone.png")
+    with pytest.raises(InputError, match="gone.png: does not exist"):
+        missing[0].load()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("p/*.png", ["a", "b2", "b10"]),
+        ("p/b*.png", ["b2", "b10"]),
+        ("p/[!b]*", ["a", "c"]),
+        ("p/?.jpg", ["c"]),
+        ("p/**/*.png", ["a", "b2", "b10", "sub/d", "sub/deep/e"]),
+        ("p/*/*.png", ["sub/d"]),
+        ("p/sub/**", ["d", "deep/e"]),
+        ("*/sub/*.png", ["p/sub/d"]),
+    ],
+)
+def test_patterns(pattern: str, expected: list[str], inside: Path) -> None:
+    files("p/a.png", "p/b10.png", "p/b2.png", "p/c.jpg", "p/sub/d.png", "p/sub/deep/e.png", "p/.h.png")
+    assert stems(items(pattern)) == expected
+    assert stems(items(str(inside / pattern))) == expected
+
+
+def test_patterns_that_are_no_patterns_or_match_nothing() -> None:
+    files("p/img[1].png")
+    assert stems(items("p/img[1].png")) == ["img[1]"]
+    (problem,) = problems("p/*.jpg")
+    assert problem.name == "p/*.jpg" and "nothing matches" in str(problem.error)
+    (problem,) = problems("gone/*.jpg")
+    assert "nothing matches" in str(problem.error)
+
+
+def test_a_list() -> None:
+    files("d/photos/a.png", "d/photos/b.png", "d/photos/b.jpg", "d/clips/x/c.png", "far/z.png")
+    far = Path("far/z.png").absolute()
+    Path("d/list.txt").write_text(
+        f"\ufeffphotos/b.png\r\n# a comment\n\n  photos/a.png  \nphotos/b.jpg\nphotos/a.png\n{far}\n"
+        "clips/x\nphotos/gone.png\n"
+    )
+    collection = collect(["d/list.txt"], output_dir="out")
+    found = [item for item in collection if isinstance(item, Item)]
+    assert stems(found) == [
+        "photos/b.png", "photos/a", "photos/b.jpg", "/".join(far.with_suffix("").parts[1:]), "clips/x/c", "photos/gone",
+    ]  # fmt: skip
+    assert [item.name for item in found][:2] == ["d/photos/b.png", "d/photos/a.png"]
+    assert collection.skipped == {"listed twice": 1}
+    (problem,) = problems("nolist.txt")
+    assert "nolist.txt: does not exist" in str(problem.error)
+
+
+def test_a_list_on_stdin() -> None:
+    files("p/a.png", "p/b.png")
+    code = "from densecli.sources.collecting import collect\nfor i in collect(['-'], output_dir='o'): print(i.stem)"
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], input="p/b.png\np/a.png\n", env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["p/b", "p/a"], done.stderr
+
+
+def test_folders_of_fsspec() -> None:
+    filesystem = fsspec.filesystem("memory")
+    image = Path("x.png")
+    files("x.png")
+    for name in ("img10.png", "img2.png", "notes.md", "sub/img1.png", "img2_overlay.png", "img2_masks.json"):
+        filesystem.pipe(f"/bucket/frames/{name}", image.read_bytes())
+    try:
+        found = items("memory://bucket/frames", recursive=True)
+        assert [item.name for item in found] == [
+            f"memory://bucket/frames/{n}" for n in ("img2.png", "img10.png", "sub/img1.png")
+        ]
+        assert stems(found) == ["img2", "img10", "sub/img1"]
+        assert found[0].size == image.stat().st_size and found[0].mtime_ns is not None
+        assert (found[2].load().pixels == [200, 10, 10]).all()
+        assert stems(items("memory://bucket/frames/*1*.png")) == ["img10"]
+        assert stems(items("memory://bucket/frames/img2.png")) == ["img2"]
+        assert stems(items(Path("x.png").absolute().parent.as_uri())) == ["x"]
+    finally:
+        filesystem.rm("/bucket", recursive=True)
+
+
+def test_a_missing_bucket_is_one_failure() -> None:
+    found = list(collect(["memory://nowhere/frames"], output_dir="out"))
+    (item,) = found
+    assert isinstance(item, Item)
+    with pytest.raises(InputError, match="does not exist"):
+        item.load()
+
+
+# --- shards, watching, size ------------------------------------------------------------------------------------------
+
+
+def test_shards_part_the_inputs_whatever_comes_and_goes() -> None:
+    files(*(f"p/{number}.png" for number in range(60)))
+    shards = [items("p", shard=(part, 3)) for part in (1, 2, 3)]
+    whole = items("p")
+    assert sorted((item for shard in shards for item in shard), key=lambda item: item.index) == whole
+    assert all(len(shard) >= 8 for shard in shards)
+    Path("p/0.png").unlink()
+    files("p/new.png")
+    again = items("p", shard=(2, 3))
+    assert {i.name for i in again} - {"p/new.png"} == {i.name for i in shards[1]} - {"p/0.png"}
+
+
+def test_watching_gives_files_once_they_stand_still() -> None:
+    files("p/a.png")
+    collection = watch(["p"], output_dir="out", poll_seconds=0.05)
+    names: list[str] = []
+    thread = threading.Thread(target=lambda: [names.append(found.name) for found in collection])
+    growing = Path("p/growing.png")
+    data = Path("p/a.png").read_bytes()
+
+    def wait_for(count: int) -> None:
+        deadline = time.monotonic() + 20
+        while len(names) < count:
+            assert time.monotonic() < deadline, names
+            time.sleep(0.01)
+
+    thread.start()
+    wait_for(1)
+    for end in range(1, 12):
+        growing.write_bytes(data[: end * 5])
+        time.sleep(0.02)
+        assert names == ["p/a.png"]
+    growing.write_bytes(data)
+    wait_for(2)
+    time.sleep(0.2)
+    assert names == ["p/a.png", "p/growing.png"]  # each once
+    growing.write_bytes(data + b" ")
+    wait_for(3)
+    collection.stop()
+    thread.join(20)
+    assert not thread.is_alive() and names[2] == "p/growing.png"
+
+
+def test_watching_stdin_is_refused() -> None:
+    with pytest.raises(UsageError, match="stdin"):
+        watch(["-"], output_dir="out")
+
+
+def test_counting_ahead() -> None:
+    files("p/a.png", "p/b/c.png")
+    assert collect(["p"], output_dir="out", recursive=True).count() == 2
+
+
+@given(
+    names=st.lists(st.text(st.characters(blacklist_characters="\0"), min_size=1, max_size=6), unique=True),
+    piece=st.integers(1, 7),
+)
+def test_sorting_in_pieces_is_sorting(names: list[str], piece: int) -> None:
+    assert list(sorted_names(names, natural_key, piece)) == sorted(names, key=natural_key)
+
+
+def test_a_huge_folder_is_never_held() -> None:
+    numbers = list(range(100_000))
+    random.Random(1).shuffle(numbers)
+    packed = np.array(numbers, dtype=np.uint32)
+    del numbers
+    tracemalloc.start()
+    try:
+        last = -1
+        for name in sorted_names((f"img{number}.jpg" for number in packed), lambda text: int(text[3:-4]), 4096):
+            number = int(name[3:-4])
+            assert number == last + 1
+            last = number
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert last == 99_999
+    assert peak < 3_000_000  # the names alone would be 6 MB, with their keys 15

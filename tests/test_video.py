@@ -1,0 +1,377 @@
+"""Frames of videos: the right ones, upright and in true colours, by either decoder; damage is said, not hidden."""
+
+from __future__ import annotations
+
+import gc
+import struct
+import subprocess
+import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from densecli.errors import InputError
+from densecli.sinks.video import OverlayVideos
+from densecli.sinks.video import write as write_video
+from densecli.sources.collecting import Item, Problem, collect
+from densecli.sources.video import DECODERS, Frame, default_decoder, frames, promised_frames
+
+WIDTH, HEIGHT, COUNT = 96, 64, 24
+both = pytest.mark.parametrize("decoder", DECODERS)
+
+
+def picture(number: int) -> np.ndarray:
+    """HEIGHT×WIDTH×3 uint8 RGB that tells its number by grey steps in its upper half; red left, blue right below."""
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    for bit in range(6):
+        pixels[: HEIGHT // 2, bit * 16 : bit * 16 + 16] = 220 if number >> bit & 1 else 30
+    pixels[HEIGHT // 2 :, : WIDTH // 2] = (200, 30, 40)
+    pixels[HEIGHT // 2 :, WIDTH // 2 :] = (30, 50, 190)
+    return pixels
+
+
+def number_of(pixels: np.ndarray) -> int:
+    return sum((pixels[8:24, bit * 16 + 4 : bit * 16 + 12].mean() > 125) << bit for bit in range(6))
+
+
+def make(
+    path: Path, count: int = COUNT, codec: str = "libx264", fps: int = 12, options: dict[str, str] | None = None
+) -> Path:
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=Fraction(fps))
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.gop_size = 6
+        if codec == "libx264":
+            stream.options = {"crf": "10"}
+        for number in range(count):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def numbers(path: Path, **options: object) -> list[tuple[int, int]]:
+    """Each frame's number and the number that its pixels show."""
+    return [(frame.number, number_of(frame.load("x").pixels)) for frame in frames(str(path), **options)]  # type: ignore[arg-type]
+
+
+@both
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [(".mp4", "libx264"), (".mov", "libx264"), (".mkv", "libx264"), (".avi", "mpeg4"), (".webm", "libvpx-vp9")],
+)
+def test_every_container_gives_every_frame_in_order(suffix: str, codec: str, decoder: str, tmp_path: Path) -> None:
+    path = make(tmp_path / f"clip{suffix}", codec=codec)
+    assert numbers(path, decoder=decoder) == [(number, number) for number in range(COUNT)]
+    assert promised_frames(str(path)) == COUNT
+
+
+def test_a_video_of_opencv_itself(tmp_path: Path) -> None:
+    path = str(tmp_path / "clip.mp4")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"mp4v"), 10, (WIDTH, HEIGHT))
+    for number in range(5):
+        writer.write(picture(number)[..., ::-1])
+    writer.release()
+    for decoder in DECODERS:
+        assert numbers(Path(path), decoder=decoder) == [(number, number) for number in range(5)]
+
+
+@both
+def test_every_and_max_frames(decoder: str, tmp_path: Path) -> None:
+    path = make(tmp_path / "clip.mp4")
+    assert numbers(path, every=7, decoder=decoder) == [(0, 0), (7, 7), (14, 14), (21, 21)]
+    assert numbers(path, every=7, max_frames=2, decoder=decoder) == [(0, 0), (7, 7)]
+    assert numbers(path, every=100, decoder=decoder) == [(0, 0)]
+
+
+@both
+def test_colours_are_true(decoder: str, tmp_path: Path) -> None:
+    path = make(tmp_path / "clip.mp4", count=2)
+    pixels = next(iter(frames(str(path), decoder=decoder))).load("x").pixels
+    assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous and pixels.flags.writeable
+    assert np.abs(pixels[40:60, 8:40].reshape(-1, 3).mean(0) - (200, 30, 40)).max() < 8
+    assert np.abs(pixels[40:60, 56:88].reshape(-1, 3).mean(0) - (30, 50, 190)).max() < 8
+
+
+# What the track header of an mp4 says (16.16 fixed point, 2×2 part), and quarter turns clockwise to show it.
+MATRICES = {0: (1, 0, 0, 1), 1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1, 0)}
+
+
+@both
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_rotation_of_phones(quarters: int, decoder: str, tmp_path: Path) -> None:
+    path = make(tmp_path / "clip.mp4", count=4)
+    data = bytearray(path.read_bytes())
+    place = data.index(struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), data.index(b"tkhd"))
+    a, b, c, d = (value << 16 for value in MATRICES[quarters])
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    for frame in frames(str(path), decoder=decoder):
+        pixels = frame.load("x").pixels
+        assert pixels.shape == ((WIDTH, HEIGHT, 3) if quarters % 2 else (HEIGHT, WIDTH, 3))
+        assert number_of(np.rot90(pixels, quarters)) == frame.number  # turned back, counter-clockwise
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+def good_and_error(path: Path, decoder: str) -> tuple[list[int], str]:
+    good = []
+    with pytest.raises(InputError) as caught:
+        for frame in frames(str(path), decoder=decoder):
+            assert number_of(frame.load("x").pixels) == frame.number
+            good.append(frame.number)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and message.isprintable()
+    return good, message
+
+
+@both
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "libx264"), (".avi", "mpeg4")])
+def test_a_video_that_is_cut_off_gives_what_is_there(suffix: str, codec: str, decoder: str, tmp_path: Path) -> None:
+    options = {"movflags": "faststart"} if suffix == ".mp4" else {}
+    path = make(tmp_path / f"clip{suffix}", codec=codec, options=options)
+    data = path.read_bytes()
+    start = data.index(b"mdat") if suffix == ".mp4" else data.index(b"movi")
+    path.write_bytes(data[: start + (len(data) - start) * 6 // 10])
+    good, message = good_and_error(path, decoder)
+    assert good == list(range(len(good))) and 3 <= len(good) < COUNT
+    assert "cut off" in message or "damaged" in message
+    assert f"{len(good)}" in message
+
+
+@both
+def test_what_is_no_video(decoder: str, tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole.mp4").read_bytes()
+    for name, data in (
+        ("empty", b""),
+        ("text", b"hello\n" * 100),
+        ("zeros", bytes(5000)),
+        ("no end", whole[: len(whole) // 2]),
+    ):
+        path = tmp_path / f"{name}.mp4"
+        path.write_bytes(data)
+        good, message = good_and_error(path, decoder)
+        assert good == []
+        assert ("0 bytes" in message) == (name == "empty")
+    with pytest.raises(InputError, match="does not exist"):
+        next(frames(str(tmp_path / "gone.mp4"), decoder=decoder))
+
+
+def test_a_sound_file_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(InputError, match="no pictures"):
+        next(frames(str(path), decoder="pyav"))
+
+
+def test_the_decoders_say_nothing_themselves(tmp_path: Path) -> None:
+    """In a process of its own: OpenCV's FFmpeg reads once, at its first video, whether it may talk."""
+    path = tmp_path / "bad.mp4"
+    path.write_bytes(b"\0\0\0\x20ftypisom" + bytes(4000))
+    script = f"""
+from densecli.errors import InputError
+from densecli.sources.video import frames, promised_frames
+for decoder in {list(DECODERS)!r}:
+    try:
+        next(frames({str(path)!r}, decoder=decoder))
+    except InputError:
+        print("refused")
+assert promised_frames({str(path)!r}) is None
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("refused\n" * len(DECODERS), "")
+
+
+@both
+def test_frames_may_be_loaded_later_and_by_others(decoder: str, tmp_path: Path) -> None:
+    path = make(tmp_path / "clip.mp4")
+    found = list(frames(str(path), decoder=decoder, max_frames=9))
+    with ThreadPoolExecutor(4) as pool:
+        loaded = list(pool.map(lambda frame: frame.load(f"clip#{frame.number}"), found))
+    assert [number_of(image.pixels) for image in loaded] == list(range(9))
+    assert [image.name for image in loaded] == [f"clip#{number}" for number in range(9)]
+    assert len({image.sha256 for image in loaded}) == 9
+    np.testing.assert_array_equal(found[3].load("x").pixels, loaded[3].pixels)
+
+
+@both
+def test_a_frame_that_is_passed_over_costs_no_pixels(decoder: str, tmp_path: Path) -> None:
+    path = make(tmp_path / "clip.mp4")
+    for frame in frames(str(path), decoder=decoder):
+        if frame.number != 20:
+            frame.discard()
+            with pytest.raises(InputError, match="passed over"):
+                frame.load("x")
+        else:
+            assert number_of(frame.load("x").pixels) == 20
+
+
+@both
+def test_frames_are_let_go(decoder: str, tmp_path: Path) -> None:
+    """However long the video, no more than the newest frames are alive."""
+    path = make(tmp_path / "clip.mp4", count=60)
+    alive: list[weakref.ref[Frame]] = []
+    for frame in frames(str(path), decoder=decoder):
+        alive.append(weakref.ref(frame))
+        frame.load("x")
+        del frame
+        gc.collect(0)
+        assert sum(reference() is not None for reference in alive) <= 2
+    assert len(alive) == 60
+
+
+@both
+def test_loading_while_the_video_goes_on(decoder: str, tmp_path: Path) -> None:
+    path = make(tmp_path / "clip.mp4")
+    wrong: list[int] = []
+
+    def check(frame: Frame) -> None:
+        if number_of(frame.load("x").pixels) != frame.number:
+            wrong.append(frame.number)
+
+    threads = []
+    for frame in frames(str(path), decoder=decoder):
+        threads.append(threading.Thread(target=check, args=(frame,)))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+# --- as items of a collection ----------------------------------------------------------------------------------------
+
+
+@both
+def test_items_of_a_video(decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "clip.mp4")
+    Image.fromarray(picture(63)).save("b.png")
+    (tmp_path / "a").mkdir()
+    found = list(collect(["."], output_dir="out", every=10, decoder=decoder))
+    items = [item for item in found if isinstance(item, Item)]
+    assert [item.name for item in items] == ["b.png", "clip.mp4#0", "clip.mp4#10", "clip.mp4#20"]
+    assert [item.stem for item in items] == ["b", "clip/frame_000000", "clip/frame_000010", "clip/frame_000020"]
+    assert [item.frame for item in items] == [None, 0, 10, 20]
+    assert [item.video_stem for item in items] == [None, "clip", "clip", "clip"]
+    assert items[1].fps == pytest.approx(1.2) and items[1].size == Path("clip.mp4").stat().st_size
+    assert [item.index for item in items] == [0, 1, 2, 3]
+    assert items[2].load().name == "clip.mp4#10" and number_of(items[2].load().pixels) == 10
+    assert collect(["."], output_dir="out", every=10, max_frames=2).count() == 3
+
+
+def test_a_damaged_video_is_a_problem_after_its_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = make(tmp_path / "clip.mp4", options={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
+    (tmp_path / "dud.avi").write_bytes(b"x" * 100)
+    Path("gone.mkv").symlink_to("nowhere")
+    found = list(collect(["."], output_dir="out"))
+    failed = [item for item in found if isinstance(item, Problem)]
+    assert [problem.name for problem in failed] == ["clip.mp4", "dud.avi", "gone.mkv"]
+    assert all(str(problem.error).startswith(problem.name) for problem in failed)
+    assert found.index(failed[0]) >= 3
+    assert "nowhere" in str(failed[2].error)
+
+
+def test_shards_part_the_frames(tmp_path: Path) -> None:
+    path = str(make(tmp_path / "clip.mp4"))
+    parts = [list(collect([path], output_dir="out", shard=(part, 2))) for part in (1, 2)]
+    whole = list(collect([path], output_dir="out"))
+    assert sorted((item for part in parts for item in part), key=lambda item: item.index) == whole
+    assert all(len(part) >= 4 for part in parts)
+    assert all(number_of(item.load().pixels) == item.frame for part in parts for item in part if isinstance(item, Item))
+
+
+def test_a_video_by_url(tmp_path: Path) -> None:
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe("/bucket/clip.mp4", make(tmp_path / "clip.mp4").read_bytes())
+    try:
+        found = list(collect(["memory://bucket/clip.mp4"], output_dir="out", every=8, decoder="pyav"))
+        assert [item.name for item in found] == [f"memory://bucket/clip.mp4#{number}" for number in (0, 8, 16)]
+        assert number_of(found[1].load().pixels) == 8  # type: ignore[union-attr]
+        (problem,) = collect(["memory://bucket/clip.mp4"], output_dir="out", decoder="opencv")
+        assert isinstance(problem, Problem) and "densecli[video]" in str(problem.error)
+    finally:
+        filesystem.rm("/bucket", recursive=True)
+
+
+def test_pyav_is_preferred() -> None:
+    assert default_decoder() == "pyav"
+
+
+# --- overlay videos --------------------------------------------------------------------------------------------------
+
+
+def overlays(folder: Path, wanted: list[int], size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in wanted:
+        Image.fromarray(picture(number)).resize(size).save(folder / f"frame_{number:06d}_overlay.png")
+
+
+def test_overlay_video_plays_back_in_order_at_its_rate(tmp_path: Path) -> None:
+    overlays(tmp_path / "a" / "clip", [0, 10, 20, 30])
+    overlays(tmp_path / "a" / "clip", [5])  # of an earlier run with other frames
+    videos = OverlayVideos(tmp_path)
+    for number in (20, 0, 30, 10, 40):  # 40 failed: it has no overlay
+        videos.add("a/clip", number, 6.0)
+    (path,) = videos.finish()
+    assert path == tmp_path / "a" / "clip_overlay.mp4"
+    shown = list(frames(str(path)))
+    assert [number_of(frame.load("x").pixels) for frame in shown] == [0, 10, 20, 30]
+    assert shown[0].fps == pytest.approx(6.0)
+    assert [path.name for path in tmp_path.rglob(".*")] == []
+
+
+def test_overlay_video_is_made_again_only_where_something_changed(tmp_path: Path) -> None:
+    import os
+
+    overlays(tmp_path / "clip", [0, 1, 2])
+
+    def run() -> int:
+        videos = OverlayVideos(tmp_path)
+        for number in range(3):
+            videos.add("clip", number, None)
+        (path,) = videos.finish()
+        return path.stat().st_ino
+
+    first = run()
+    assert run() == first
+    newer = (tmp_path / "clip_overlay.mp4").stat().st_mtime_ns + 10**9
+    os.utime(tmp_path / "clip" / "frame_000001_overlay.png", ns=(newer, newer))
+    assert run() != first
+
+
+@pytest.mark.parametrize("with_pyav", [True, False])
+def test_overlay_video_of_odd_and_changing_size(
+    with_pyav: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not with_pyav:
+        import importlib.util
+
+        found = importlib.util.find_spec
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name, *rest: None if name == "av" else found(name, *rest)
+        )
+    overlays(tmp_path, [0, 1], (WIDTH + 1, HEIGHT + 1))
+    overlays(tmp_path, [2], (WIDTH // 2, HEIGHT // 2))
+    write_video(sorted(tmp_path.glob("*.png")), tmp_path / "v.mp4", 12.5)
+    capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
+    shapes = []
+    while (read := capture.read())[0]:
+        shapes.append(read[1].shape)
+    assert shapes == [(HEIGHT + 2, WIDTH + 2, 3)] * 3
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
