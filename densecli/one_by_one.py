@@ -156,15 +156,17 @@ def _segmented(
     shown = shown_input(given)
     if is_candidates(given):
         from densecli.image_candidates import ImageCandidates
-        from densecli.refiltering import refiltered
+        from densecli.refiltering import choose_again
 
+        begin = time.perf_counter()
         kept = ImageCandidates.load(local_path(given) or given)
         if options["model"] not in ("auto", kept.model["name"]):
             raise errors.UsageError(
                 f"{shown}: holds the candidates of model {kept.model['name']}, and --model {options['model']} asks for "
                 "another; leave --model out, or segment the photo again"
             )
-        segmentation = refiltered(kept, options["preset"])
+        load_seconds = time.perf_counter() - begin
+        segmentation = choose_again(kept, options["preset"].resolve(kept.model["name"]), load_seconds)
         console.notice(f"{shown}: chosen again from what {kept.model['name']} proposed; no model ran")
         return segmentation
     assert segmenter is not None

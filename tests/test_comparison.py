@@ -10,6 +10,7 @@ from densecli.comparison import Comparison, compare
 from densecli.contact_sheet import contact_sheet, shades
 from densecli.presets import load_preset
 from densecli.segmenter import _loaded
+from tests.same_masks import assert_same_masks
 
 GRID = ["points_per_side=8", "min_mask_region_area=20"]
 LOOSE = ["pred_iou_thresh=0.3", "stability_score_thresh=0.5", "box_nms_thresh=0.9"]
@@ -44,7 +45,8 @@ def test_one_run_a_grid_and_the_masks_of_single_runs(photo: np.ndarray, wishes: 
     assert compared.runs == runs
     for alone, result in zip(segmenters, compared.results, strict=True):
         single = alone(photo)
-        assert [m.summary() for m in result.masks] == [m.summary() for m in single.masks] and result.masks
+        assert_same_masks(result.summary()["masks"], single.summary()["masks"])
+        assert result.masks
         assert (result.funnel, result.preset) == (single.funnel, single.preset)
 
 

@@ -75,12 +75,12 @@ def batch(
     Writes for each what `segment` writes, a line to manifest.jsonl as it ends, and report.html for the run. Run again,
     it skips what is complete, and does what failed, changed or is new. Ctrl-C finishes what is in work and stops.
     """
-    from densecli.batch.job import BatchJob, SegmenterOptions, parse_devices, parse_shard
-    from densecli.console import Console
-    from densecli.presets import load_preset
-    from densecli.sinks import WriteOptions, parse_kinds
-
     try:
+        from densecli.batch.job import BatchJob, SegmenterOptions, parse_devices, parse_shard
+        from densecli.console import Console
+        from densecli.presets import load_preset
+        from densecli.sinks import WriteOptions, parse_kinds
+
         with Console(quiet=quiet, verbose=verbose, json=json_, json_lines=True) as console:
             job = BatchJob(
                 inputs=inputs,

@@ -43,11 +43,11 @@ def segment(
     Writes NAME_overlay.png and NAME_masks.json for each INPUT, and prints what it found. --save candidates keeps what
     the model proposed in NAME.candidates; with that as INPUT, other thresholds apply at once and no model runs.
     """
-    from densecli.console import Console
-    from densecli.one_by_one import Job, segment_all
-    from densecli.sinks import WriteOptions, parse_kinds
-
     try:
+        from densecli.console import Console
+        from densecli.one_by_one import Job, segment_all
+        from densecli.sinks import WriteOptions, parse_kinds
+
         with Console(quiet=quiet, verbose=verbose, json=json_) as console:
             job = Job(
                 inputs=inputs,
