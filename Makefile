@@ -29,7 +29,7 @@ demo: setup
 	@echo "Look at $(DEMO)/coffee_overlay.png (the photo with its masks) and $(DEMO)/coffee_masks.json (masks and scores)."
 
 test: setup
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow and not soak"
 
 test-all: setup
 	@$(BIN)/python -m pytest

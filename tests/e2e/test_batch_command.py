@@ -117,7 +117,7 @@ def test_three_kills_lose_nothing(tmp_path: Path, photo: np.ndarray, run_densecl
     _survives_kills(3, 12, tmp_path, photo, run_densecli)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_twenty_kills_lose_nothing(tmp_path: Path, photo: np.ndarray, run_densecli: Command) -> None:
     _survives_kills(20, 90, tmp_path, photo, run_densecli)
@@ -277,7 +277,7 @@ print(len(seen), max(seen[90:100]), max(seen[-10:]), file=sys.stderr)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_is_flat_over_2000_images(tmp_path: Path, photo: np.ndarray, run_densecli: Command) -> None:
