@@ -1,9 +1,10 @@
 """Everything the engine proposed for one image above a floor, kept small, so that thresholds can be moved afterwards.
 
 `Proposals.select` gives what a fresh run with other thresholds, NMS, clean-up and parts would give, without a network.
-Scores and decisions are the same to the last digit; masks too, but for a pixel on an edge where the fresh run, which
-decodes its winners again in batches of another size, rounds a logit differently (1 of 720,000 was seen to change).
-A mask costs some 2 KB at 2 megapixels, 5 KB at 12: COCO counts of its box, deflated each on its own, so that only winners are unpacked.
+Scores are the same to the last digit; masks too, but for a pixel on an edge where the fresh run, which decodes its
+winners again in batches of another size, rounds a logit differently (1 of 720,000 was seen to change). A mask costs
+some 2 KB at 2 megapixels, 5 KB at 12: COCO counts of its box, deflated each on its own, so that only winners are
+unpacked.
 """
 
 from __future__ import annotations
