@@ -307,3 +307,31 @@ def common_pixels(column, top, bottom, dx, dy, starts, other_top, other_bottom):
             common += min(stop, other_bottom[k]) - max(begin, other_top[k])
             k += 1
     return common
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def normalise_rows(x, added, weight, bias, eps):
+    """Layer normalisation of each row of x (n × C float32) in place, after adding row i modulo m of `added` (m × C).
+
+    added may have no rows. eps: float32. Sums may be taken in another order than torch's (relative error near 1e-7).
+    """
+    n, channels = x.shape
+    m = len(added)
+    count = np.float32(channels)
+    for i in range(n):
+        row = x[i]
+        if m:
+            other = added[i % m]
+            for j in range(channels):
+                row[j] += other[j]
+        total = np.float32(0.0)
+        for j in range(channels):
+            total += row[j]
+        mean = total / count
+        squares = np.float32(0.0)
+        for j in range(channels):
+            away = row[j] - mean
+            squares += away * away
+        scale = np.float32(1.0) / np.sqrt(squares / count + eps)
+        for j in range(channels):
+            row[j] = (row[j] - mean) * scale * weight[j] + bias[j]

@@ -7,7 +7,8 @@ order of the arithmetic differs:
 2. Later projections of the many image tokens are absorbed into the few prompt tokens: (W_q t)·(W_k x) = (W_kᵀW_q t)·x,
    and sum_n p_n W_v x_n = W_v sum_n p_n x_n. The positional part is the same for every prompt; a key bias
    adds the same amount to every score of a query and drops out of the softmax.
-3. Predicted IoU needs the IoU token only: it filters first, and only prompts that keep an output are upscaled.
+3. Predicted IoU needs the IoU token only: it filters first, and only prompts that keep an output go through the last
+   attention of their mask tokens and are upscaled.
 4. Prompts go through in tiles, so that a tile's image tokens stay in the cache and memory is one tile.
 
 Symbols: B prompts of a tile, T tokens a prompt (7 or 8), N image tokens, C channels, H heads, D width of the
@@ -25,6 +26,7 @@ import torch.nn.functional as F
 
 from densecli.engine.candidates import likely
 from densecli.engine.encoder import Features
+from densecli.engine.in_place import Buffers, normalised
 from densecli.engine.memory import DecoderShape
 
 if TYPE_CHECKING:
@@ -86,10 +88,15 @@ class PromptDecoder:
                 for layer in transformer.layers
             ]
             self.upscaler = _Upscaler(self.decoder, features.high_res, self.height, self.width)
+        self.buffers = self._new_buffers()
 
     def _by_head(self, x: torch.Tensor) -> torch.Tensor:
         """rows × D to H × rows × d."""
         return x.reshape(-1, self.heads, x.shape[-1] // self.heads).transpose(0, 1).contiguous()
+
+    def _new_buffers(self) -> Buffers:
+        # Autocast knows no products into given memory, and a GPU's allocator has it ready anyway.
+        return Buffers(used=self.device.type == "cpu" and self.dtype == torch.float32)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
@@ -118,16 +125,25 @@ class PromptDecoder:
         pred_iou_thresh: float,
         mask_prompts: torch.Tensor | None = None,
         keep: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
     ) -> Decoded:
-        """Candidates for single positive points.
+        """Candidates for single positive points, or for prompts of several points and boxes.
 
-        points: B × 2 float32 (x, y) in pixels of the model's input. mask_prompts: B × h × w logits of an earlier
-        pass (m2m), clamped here. tile: prompts at a time. pred_iou_thresh: 0 or less keeps everything.
-        keep: B × M bool, exactly these candidates, whatever their predicted IoU.
+        points: B × 2 float32 (x, y) in pixels of the model's input; with labels B × P × 2. labels: B × P int, what
+        each point is, as in sam2's prompt encoder: 1 positive, 0 negative, 2 and 3 a box's upper left and lower right
+        corner. mask_prompts: B × h × w logits of an earlier pass (m2m), clamped here. tile: prompts at a time.
+        pred_iou_thresh: 0 or less keeps everything. keep: B × M bool, exactly these candidates, whatever their
+        predicted IoU.
         """
+        self.buffers = self._new_buffers()
+        with self._autocast():
+            tokens = self._tokens(points, labels)
+            # Before they meet image tokens of their own, all prompts of the batch go together.
+            started = tokens if mask_prompts is not None else self._tokens_updated(0, tokens, tokens, None)
         parts = [
             self._decode_tile(
-                points[window],
+                tokens[window],
+                started[window],
                 multimask_output,
                 pred_iou_thresh,
                 None if mask_prompts is None else mask_prompts[window],
@@ -146,37 +162,65 @@ class PromptDecoder:
 
     def _decode_tile(
         self,
-        points: torch.Tensor,
+        pe: torch.Tensor,
+        started: torch.Tensor,
         multimask: bool,
         threshold: float,
         prompts: torch.Tensor | None,
         keep: torch.Tensor | None,
     ) -> Decoded:
+        """Candidates of a tile. pe: the prompts' tokens B × T × C. started: these after layer 0's token side."""
         with self._autocast():
-            tokens, image = self._transform(self._tokens(points), self._prompted_image(prompts))
-            first = 1 if self.decoder.pred_obj_scores else 0
-            predicted_iou = self.decoder.iou_prediction_head(tokens[:, first]).float()
-            mask_tokens = tokens[:, first + 1 : first + 1 + self.decoder.num_mask_tokens]
+            tokens, image = self._transform(pe, started, self._prompted_image(prompts))
+            iou = 1 if self.decoder.pred_obj_scores else 0
+            masks = iou + 1
+            predicted_iou = self.decoder.iou_prediction_head(
+                self._attended(tokens[:, iou : iou + 1], pe[:, iou : iou + 1], image)[:, 0]
+            ).float()
             if not multimask and self.decoder.dynamic_multimask_via_stability:
                 # Which output counts depends on the masks themselves, so all of them are needed before any filter.
-                logits = self.upscaler(image, mask_tokens, range(self.decoder.num_mask_tokens)).float()
+                every = range(self.decoder.num_mask_tokens)
+                logits = self._upscaled(tokens[:, masks:], pe[:, masks:], image, every).float()
                 logits, predicted_iou = self.decoder._dynamic_multimask_via_stability(logits, predicted_iou)
                 keep = likely(predicted_iou, threshold) if keep is None else keep
                 return Decoded(predicted_iou, keep, logits[keep])
             outputs = range(1, self.decoder.num_mask_tokens) if multimask else range(1)
             predicted_iou = predicted_iou[:, outputs.start : outputs.stop]
             keep = likely(predicted_iou, threshold) if keep is None else keep
-            rows = keep.any(1).nonzero()[:, 0]
-            if len(rows) < len(points):
-                logits = self.upscaler(image[rows], mask_tokens[rows], outputs)[keep[rows]]
+            some = keep.any(1)
+            tokens, pe = tokens[:, masks:], pe[:, masks:]
+            if int(some.sum()) < len(some):
+                logits = self._upscaled(tokens[some], pe[some], image[some], outputs)[keep[some]]
             else:
-                logits = self.upscaler(image, mask_tokens, outputs)[keep]
+                logits = self._upscaled(tokens, pe, image, outputs)[keep]
             return Decoded(predicted_iou, keep, logits.float())
 
-    def _tokens(self, points: torch.Tensor) -> torch.Tensor:
-        """B × T × C: object score (where used), IoU and mask tokens, the point and the padding point."""
-        labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
-        sparse = self.prompt_encoder._embed_points(points[:, None], labels, pad=True)
+    def _attended(self, tokens: torch.Tensor, pe: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """Final tokens (B × t × C): the transformer's last attention to the image, for those that are asked for.
+
+        No token looks at another one from there on, so that predicted IoU needs its own token alone, and masks those
+        of their outputs.
+        """
+        transformer = self.decoder.transformer
+        update = self._tokens_to_image(
+            transformer.final_attn_token_to_image, tokens + pe, image, self.positional_keys[-1]
+        )
+        return transformer.norm_final_attn(tokens + update)
+
+    def _upscaled(
+        self, mask_tokens: torch.Tensor, pe: torch.Tensor, image: torch.Tensor, outputs: range
+    ) -> torch.Tensor:
+        """B × M × h × w logits of the chosen outputs, from the mask tokens before the last attention."""
+        if not len(image):
+            return image.new_zeros(0, len(outputs), *self.logits_size)
+        chosen = slice(outputs.start, outputs.stop)
+        return self.upscaler(image, self._attended(mask_tokens[:, chosen], pe[:, chosen], image), outputs, self.buffers)
+
+    def _tokens(self, points: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        """B × T × C: object score (where used), IoU and mask tokens, the points and the padding point."""
+        if labels is None:
+            points, labels = points[:, None], torch.ones(len(points), 1, dtype=torch.int, device=points.device)
+        sparse = self.prompt_encoder._embed_points(points, labels, pad=True)
         learned = [self.decoder.iou_token.weight, self.decoder.mask_tokens.weight]
         if self.decoder.pred_obj_scores:
             learned.insert(0, self.decoder.obj_score_token.weight)
@@ -190,27 +234,38 @@ class PromptDecoder:
         dense = self.prompt_encoder._embed_masks(clamped)
         return _tokens_last(self.embedding + dense)
 
-    def _transform(self, tokens: torch.Tensor, image: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The two-way transformer. Returns tokens B × T × C and the updated image tokens B × N × C."""
-        transformer = self.decoder.transformer
-        pe, q = tokens, tokens
-        for index, layer in enumerate(transformer.layers):
-            if layer.skip_first_layer_pe:
-                q = layer.norm1(layer.self_attn(q=q, k=q, v=q))
-            else:
-                q = layer.norm1(q + layer.self_attn(q=q + pe, k=q + pe, v=q))
-            attention = layer.cross_attn_token_to_image
-            if image is None:
-                update = self._tokens_to_shared_image(attention, q + pe)
-            else:
-                update = self._tokens_to_image(attention, q + pe, image, self.positional_keys[index])
-            q = layer.norm2(q + update)
-            q = layer.norm3(q + layer.mlp(q))
-            image = layer.norm4(self._updated_image(layer.cross_attn_image_to_token, q + pe, q, image, index))
-        final = transformer.final_attn_token_to_image
+    def _transform(
+        self, pe: torch.Tensor, started: torch.Tensor, image: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The two-way transformer up to its last attention: tokens B × T × C, updated image tokens B × N × C.
+
+        image: the image tokens where prompts have their own; None where all share them, and then `started` are the
+        tokens after layer 0's token side.
+        """
+        q = started
+        for index, layer in enumerate(self.decoder.transformer.layers):
+            if index or image is not None:
+                q = self._tokens_updated(index, q, pe, image)
+            image = self._updated_image(layer, q + pe, q, image, index)
         assert image is not None
-        q = transformer.norm_final_attn(q + self._tokens_to_image(final, q + pe, image, self.positional_keys[-1]))
         return q, image
+
+    def _tokens_updated(
+        self, index: int, q: torch.Tensor, pe: torch.Tensor, image: torch.Tensor | None
+    ) -> torch.Tensor:
+        """B × T × C tokens after the token side of a layer: self-attention, attention to the image, MLP."""
+        layer = self.decoder.transformer.layers[index]
+        if layer.skip_first_layer_pe:
+            q = layer.norm1(layer.self_attn(q=q, k=q, v=q))
+        else:
+            q = layer.norm1(q + layer.self_attn(q=q + pe, k=q + pe, v=q))
+        attention = layer.cross_attn_token_to_image
+        if image is None:
+            update = self._tokens_to_shared_image(attention, q + pe)
+        else:
+            update = self._tokens_to_image(attention, q + pe, image, self.positional_keys[index])
+        q = layer.norm2(q + update)
+        return layer.norm3(q + layer.mlp(q))
 
     def _tokens_to_shared_image(self, attention: Any, q: torch.Tensor) -> torch.Tensor:
         b, t, _ = q.shape
@@ -235,9 +290,10 @@ class PromptDecoder:
         return attention.out_proj(out)
 
     def _updated_image(
-        self, attention: Any, keys: torch.Tensor, values: torch.Tensor, image: torch.Tensor | None, index: int
+        self, layer: Any, keys: torch.Tensor, values: torch.Tensor, image: torch.Tensor | None, index: int
     ) -> torch.Tensor:
-        """Image tokens plus their attention to the prompt tokens (before the norm): B × N × C."""
+        """Image tokens plus their attention to the prompt tokens, normalised: B × N × C. Those of `image` are lost."""
+        attention = layer.cross_attn_image_to_token
         b, t, _ = keys.shape
         heads, d = self.heads, attention.internal_dim // self.heads
         k = self._by_head(attention.k_proj(keys) / math.sqrt(d))  # H × B·T × d
@@ -253,8 +309,12 @@ class PromptDecoder:
         out_proj = attention.out_proj.weight.view(-1, heads, d).permute(1, 2, 0)  # H × d × C
         # A head's weights sum to 1, so a share of the bias in each of its values adds up to the bias.
         v = self._by_prompt(v @ out_proj + attention.out_proj.bias / heads, b)  # B × H·T × C
-        base = self.image_tokens.expand(b, -1, -1) if image is None else image
-        return torch.baddbmm(base.to(v.dtype), weights.to(v.dtype).transpose(1, 2), v)
+        weights = weights.to(v.dtype).transpose(1, 2)
+        if image is None:
+            return normalised(self.buffers.product("image", weights, v), layer.norm4, self.image_tokens)
+        if image.dtype != v.dtype:
+            return layer.norm4(torch.baddbmm(image.to(v.dtype), weights, v))
+        return normalised(image.baddbmm_(weights, v), layer.norm4)
 
     def _by_prompt(self, x: torch.Tensor, b: int) -> torch.Tensor:
         """H × B·T × n to B × H·T × n."""
@@ -274,26 +334,32 @@ class _Upscaler:
         first, self.norm, self.act1, second, self.act2 = decoder.output_upscaling
         self.weight1, bias1 = _as_matrix(first)
         self.weight2, bias2 = _as_matrix(second)
-        self.added1, self.added2 = bias1, bias2
+        self.added1, self.added2 = bias1.repeat(height * width, 1).view(4 * height * width, -1), bias2
         if decoder.use_high_res_features:
             stride4, stride8 = high_res
             pixels = stride8[0].view(-1, height, 2, width, 2).permute(1, 3, 2, 4, 0)
-            self.added1 = bias1 + pixels.reshape(height * width, -1)
+            self.added1 = self.added1 + pixels.reshape(4 * height * width, -1)
             pixels = stride4[0].view(-1, height, 2, 2, width, 2, 2).permute(1, 4, 2, 5, 3, 6, 0)
             self.added2 = bias2 + pixels.reshape(4 * height * width, -1)
 
-    def __call__(self, image: torch.Tensor, mask_tokens: torch.Tensor, outputs: range) -> torch.Tensor:
-        """B × M × 4h × 4w logits of image tokens B × N × C and the mask tokens of the chosen outputs."""
+    def __call__(self, image: torch.Tensor, tokens: torch.Tensor, outputs: range, buffers: Buffers) -> torch.Tensor:
+        """B × M × 4h × 4w logits of image tokens B × N × C and the final tokens B × M × C of these outputs."""
         b, h, w = len(image), self.height, self.width
-        if b == 0:
-            return image.new_zeros(0, len(outputs), 4 * h, 4 * w)
-        x = (image @ self.weight1).add_(self.added1).view(b, 4 * h * w, -1)
-        x = self.act1(F.layer_norm(x, x.shape[-1:], self.norm.weight, self.norm.bias, self.norm.eps).to(image.dtype))
-        x = self.act2((x @ self.weight2).add_(self.added2)).view(b, 16 * h * w, -1)
-        rows = torch.stack([self.decoder.output_hypernetworks_mlps[i](mask_tokens[:, i]) for i in outputs], 1)
+        x = buffers.product("stride 8", image, self.weight1).view(b, 4 * h * w, -1)
+        x = _activated(self.act1, normalised(x, self.norm, self.added1).to(image.dtype))
+        x = buffers.product("stride 4", x, self.weight2).add_(self.added2)
+        x = _activated(self.act2, x).view(b, 16 * h * w, -1)
+        rows = torch.stack([self.decoder.output_hypernetworks_mlps[i](tokens[:, n]) for n, i in enumerate(outputs)], 1)
         logits = rows.to(x.dtype) @ x.transpose(1, 2)  # B × M × (h, w, 2, 2, 2, 2)
         logits = logits.view(b, len(outputs), h, w, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
         return logits.reshape(b, len(outputs), 4 * h, 4 * w)
+
+
+def _activated(activation: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """`activation(x)`, in place where torch can."""
+    if isinstance(activation, torch.nn.GELU):
+        return torch.ops.aten.gelu_(x, approximate=activation.approximate)
+    return activation(x)
 
 
 def _as_matrix(layer: Any) -> tuple[torch.Tensor, torch.Tensor]:

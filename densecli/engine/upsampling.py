@@ -13,14 +13,13 @@ On the CPU compiled loops do this (cpu_kernels.py); the tensor code here serves 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
 
 from densecli.engine.compiled import kernels
+from densecli.engine.in_place import worker_threads
 from densecli.masks import Runs
 
 # Elements that exist at one time in temporaries: they should stay near the cache, and bound the memory.
@@ -68,11 +67,6 @@ class Axis:
         return self.start[1:] - self.start[:-1]
 
 
-@cache
-def _threads(n: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n, thread_name_prefix="densecli-upsampling")
-
-
 class Upsampling:
     """Low-resolution logits h × w seen at height × width pixels (one crop).
 
@@ -86,6 +80,16 @@ class Upsampling:
         self.rows = Axis.of(low_size[0], size[0], device)
         self.columns = Axis.of(low_size[1], size[1], device)
         self.kernels = kernels() if compiled and device.type == "cpu" else None
+
+    @classmethod
+    def of_axes(cls, rows: Axis, columns: Axis) -> Upsampling:
+        """One with tables that were made before, on their device."""
+        made = cls.__new__(cls)
+        made.rows, made.columns = rows, columns
+        made.low_size = len(rows.first), len(columns.first)
+        made.size = len(rows.index), len(columns.index)
+        made.kernels = kernels() if rows.index.device.type == "cpu" else None
+        return made
 
     def areas_and_boxes(
         self, logits: torch.Tensor, low: float, middle: float, high: float
@@ -130,7 +134,7 @@ class Upsampling:
         def work(part: slice) -> None:
             loops.areas_and_boxes(pictures[part], *thresholds, *tables, area_low[part], area_high[part], boxes[part])
 
-        list(_threads(n).map(work, slices) if len(slices) > 1 and n > 1 else map(work, slices))
+        list(worker_threads(n).map(work, slices) if len(slices) > 1 and n > 1 else map(work, slices))
         return torch.from_numpy(area_low).double(), torch.from_numpy(area_high).double(), torch.from_numpy(boxes)
 
     def _areas_and_boxes(

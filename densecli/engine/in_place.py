@@ -1,0 +1,75 @@
+"""Buffers that are used again, and layer normalisation in place.
+
+A fresh tensor of some megabytes costs page faults: as much time on the CPU as the arithmetic that fills it.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from densecli.engine.compiled import kernels
+
+_NONE = np.empty((0, 0), dtype=np.float32)
+
+
+@cache
+def worker_threads(n: int) -> ThreadPoolExecutor:
+    """n threads for compiled loops, which let go of the GIL."""
+    return ThreadPoolExecutor(n, thread_name_prefix="densecli-loops")
+
+
+class Buffers:
+    """Memory for the results of large products, by name; a result is gone when the next of its name is made.
+
+    used: whether to use it; where not, products come in fresh memory, as torch gives it.
+    """
+
+    def __init__(self, used: bool) -> None:
+        self.used = used
+        self._held: dict[str, torch.Tensor] = {}
+
+    def product(self, name: str, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """a @ b for tensors … × n × k and k × m or, of three axes both, … × k × m."""
+        if not self.used:
+            return a @ b
+        shape = (*a.shape[:-1], b.shape[-1])
+        size = math.prod(shape)
+        held = self._held.get(name)
+        if held is None or held.numel() < size:
+            held = self._held[name] = torch.empty(size, dtype=a.dtype, device=a.device)
+        return torch.matmul(a, b, out=held[:size].view(shape))
+
+
+def normalised(
+    x: torch.Tensor, norm: torch.nn.LayerNorm, added: torch.Tensor | None = None, *, compiled: bool = True
+) -> torch.Tensor:
+    """`norm(x + added)` over the last axis of x (… × n × C; added: n × C); x is no longer what it was."""
+    loops = kernels() if compiled and x.device.type == "cpu" and x.dtype == torch.float32 else None
+    if loops is None or not x.is_contiguous() or norm.weight.dtype != torch.float32:
+        return F.layer_norm(x if added is None else x + added, x.shape[-1:], norm.weight, norm.bias, norm.eps)
+    rows = x.view(-1, x.shape[-1]).numpy()
+    plus = _NONE if added is None else added.contiguous().numpy()
+    weight, bias = norm.weight.detach().numpy(), norm.bias.detach().numpy()
+    n = torch.get_num_threads()
+    bounds = np.linspace(0, len(rows), n + 1).astype(int).tolist()
+
+    def work(begin: int, end: int) -> None:
+        if len(plus) and begin % len(plus):  # to where `added` begins anew
+            first = begin % len(plus)
+            step = min(end - begin, len(plus) - first)
+            loops.normalise_rows(rows[begin : begin + step], plus[first:], weight, bias, np.float32(norm.eps))
+            begin += step
+        if begin < end:
+            loops.normalise_rows(rows[begin:end], plus, weight, bias, np.float32(norm.eps))
+
+    if n == 1:
+        work(0, len(rows))
+    else:
+        list(worker_threads(n).map(work, bounds[:-1], bounds[1:]))
+    return x
