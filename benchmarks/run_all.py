@@ -6,7 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ["cold_start.py", "decoder.py", "postprocess.py", "memory.py", "whole_image.py", "batch_overhead.py"]
+SCRIPTS = [
+    "cold_start.py",
+    "decoder.py",
+    "postprocess.py",
+    "memory.py",
+    "whole_image.py",
+    "batch_overhead.py",
+    "million_files.py",
+    "edges.py",
+    "wholes.py",
+    "tune.py",
+]
 
 
 def main() -> None:

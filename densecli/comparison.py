@@ -74,5 +74,5 @@ def compare(
                 results[i] = ran
             else:
                 assert ran.proposals is not None
-                results[i] = choose_again(ran.proposals, resolved)
+                results[i] = choose_again(ran.proposals, resolved, look=group.lead.second_look(image.pixels))
     return Comparison([results[i] for i in range(len(segmenters))], len(groups))

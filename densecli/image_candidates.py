@@ -74,6 +74,7 @@ class ImageCandidates:
             "preset": self.preset,
             "generator": kept.parameters.model_dump(),
             "outputs": kept.outputs,
+            "logits_size": list(kept.logits_size),
             "floor": {"predicted_iou": kept.floor.predicted_iou, "stability": kept.floor.stability},
             "crop_sizes": list(kept.crop_sizes),
             "best_predicted_iou": list(kept.best_predicted_iou),
@@ -84,12 +85,12 @@ class ImageCandidates:
             "sizes": kept.masks.sizes,
         }
         with complete_file(Path(path)) as temporary, zipfile.ZipFile(temporary, "w") as file:
-            file.writestr(_HEADER, json.dumps(header, indent=1))
+            file.writestr(_entry(_HEADER), json.dumps(header, indent=1))
             for name, dtype, _ in _ARRAYS:
                 buffer = io.BytesIO()
                 np.lib.format.write_array(buffer, columns[name].astype(dtype), allow_pickle=False)
-                file.writestr(f"{name}.npy", buffer.getvalue(), zipfile.ZIP_DEFLATED)
-            file.writestr(_MASKS, kept.masks.data)
+                file.writestr(_entry(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
+            file.writestr(_entry(_MASKS), kept.masks.data)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> ImageCandidates:
@@ -114,17 +115,17 @@ class ImageCandidates:
                 f"{shown}: is damaged ({reason_of(error)}); make it again with `densecli segment --save candidates`"
             ) from error
 
-    def read_pixels(self) -> np.ndarray:
+    def read_pixels(self, otherwise: str = "write --save json,labels,masks only") -> np.ndarray:
         """The image, H×W×3 uint8 RGB: in memory, at its old place, or beside the file.
 
-        Raises InputError where it is not found or has changed.
+        otherwise: what can be done without it, for the message. Raises InputError where it is not found or has changed.
         """
         if self.pixels is not None:
             return self.pixels
         shown = shown_name(str(self.path)) if self.path else shown_name(str(self.image["path"]))
-        help_ = "put the photo beside it, or write --save json,labels,masks only"
+        help_ = f"put the photo beside it, or {otherwise}"
         if self.photo is None:
-            raise InputError(f"{shown}: its picture came from no file, so nothing can be drawn on it; {help_}")
+            raise InputError(f"{shown}: its picture came from no file, so it cannot be read again; {help_}")
         places = [self.photo]
         if self.path is not None and local_path(self.photo) is not None:
             places.append(str(self.path.with_name(os.path.basename(self.photo))))
@@ -146,6 +147,13 @@ def photo_of(name: str) -> str | None:
     if local is None:
         return None if name == "-" else name
     return os.path.abspath(local) if os.path.exists(local) else None
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """Without the time: what is the same inside is the same file."""
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = 0o644 << 16
+    return entry
 
 
 def _begins_as_zip(path: str | os.PathLike[str]) -> bool:
@@ -178,10 +186,12 @@ def _read(file: zipfile.ZipFile, path: Path, shown: str) -> ImageCandidates:
     crop_sizes = tuple(int(n) for n in header["crop_sizes"])
     best = tuple(float(b) for b in header["best_predicted_iou"])
     outputs = int(header["outputs"])
+    rows, columns = (int(n) for n in header["logits_size"])
     n = sum(crop_sizes)
     _check(min(size) > 0 and size[0] * size[1] <= 1 << 31 and 0 <= n <= _MAX_CANDIDATES, "sizes")
     _check(len(crop_sizes) == len(best) == len(crop_list) and min(crop_sizes) >= 0, "crops")
     _check(1 <= outputs <= 16, "outputs")
+    _check(1 <= rows <= 1 << 16 and 1 <= columns <= 1 << 16, "sizes")
     _check(0 <= floor.predicted_iou <= 1 and 0 <= floor.stability <= 1 and bool(np.isfinite(best).all()), "scores")
     arrays = {name: _array(file, name, dtype, (n, columns) if columns else (n,)) for name, dtype, columns in _ARRAYS}
     data = _member(file, _MASKS, file.getinfo(_MASKS).compress_size)
@@ -204,7 +214,7 @@ def _read(file: zipfile.ZipFile, path: Path, shown: str) -> ImageCandidates:
         torch.from_numpy(arrays["boxes"].astype(np.int64)),
     )
     masks = PackedMasks(arrays["frames"], arrays["sizes"], data)
-    proposals = Proposals(size, parameters, outputs, floor, crop_sizes, best, candidates, masks)
+    proposals = Proposals(size, parameters, outputs, floor, crop_sizes, best, candidates, masks, (rows, columns))
     for key, wanted in (("path", str), ("sha256", str), ("width", int), ("height", int)):
         _check(isinstance(image[key], wanted), "image")
     model, preset, photo = header["model"], header["preset"], header["photo"]

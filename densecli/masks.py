@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import colorsys
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pycocotools import mask as coco
@@ -52,18 +52,14 @@ class Runs:
     def of(mask: np.ndarray) -> Runs:
         """Runs of an h×w bool array."""
         h, w = mask.shape
+        # Column by column, one False before and after each.
         flat = np.zeros(w * (h + 1) + 1, dtype=bool)
         flat[1:].reshape(w, h + 1)[:, :h] = mask.T
-        return Runs.of_columns(flat, h)
-
-    @staticmethod
-    def of_columns(flat: np.ndarray, height: int) -> Runs:
-        """Runs of a picture that lies column by column in `flat` (bool), one False before and after each column."""
         edges = np.flatnonzero(flat[1:] != flat[:-1])
         starts, ends = edges[::2], edges[1::2]
-        column = starts // (height + 1)
-        begin = column * (height + 1)
-        return Runs((height, (len(flat) - 1) // (height + 1)), column, starts - begin, ends - begin)
+        column = starts // (h + 1)
+        begin = column * (h + 1)
+        return Runs((h, w), column, starts - begin, ends - begin)
 
     def trimmed(self) -> tuple[int, int, Runs]:
         """Its box's x and y, and the runs in the frame of the box."""
@@ -133,6 +129,7 @@ class Mask:
     predicted_iou: float
     stability_score: float
     point_coords: tuple[tuple[float, float], ...]
+    """x, y of the positive points of its prompt; none where that was a box."""
     crop_box: tuple[int, int, int, int]
     """x, y, width, height of the crop in which the mask was found."""
     segmentation: Mapping[str, Any]
@@ -140,6 +137,8 @@ class Mask:
     window_counts: bytes = field(repr=False)
     """COCO compressed RLE counts of the box alone, so that a small mask of a big image decodes at once."""
     parent: int | None = None
+    prompt_box: tuple[float, float, float, float] | None = None
+    """x, y, width, height of the box prompt, where there was one."""
 
     @property
     def color(self) -> str:
@@ -167,6 +166,7 @@ class Mask:
             "predicted_iou": self.predicted_iou,
             "stability_score": self.stability_score,
             "point_coords": [list(p) for p in self.point_coords],
+            **({} if self.prompt_box is None else {"prompt_box": list(self.prompt_box)}),
             "crop_box": list(self.crop_box),
             "parent": self.parent,
             "color": self.color,
@@ -198,6 +198,8 @@ class Segmentation:
     """Things worth knowing; not in the summary."""
     advice: str | None = None
     """What to change, where the masks look like a user's trouble."""
+    fill: dict[str, Any] | None = None
+    """What `fill` did, where it was on: rounds, points, masks_added, coverage_before and coverage_after (0 to 1)."""
     proposals: ImageCandidates | None = field(default=None, repr=False)
     """What the engine proposed, where that was kept."""
 
@@ -206,14 +208,24 @@ class Segmentation:
         """Height and width of the image."""
         return self.image["height"], self.image["width"]
 
-    def labels(self) -> np.ndarray:
-        """H×W uint16: 0 = no mask, otherwise a mask's id; smaller masks on top. The array is shared: do not write."""
-        return self._labels
+    def labels(self, which: Literal["all", "wholes", "leaves"] = "all") -> np.ndarray:
+        """H×W uint16: 0 = no mask, otherwise a mask's id; smaller masks on top. The array is shared: do not write.
+
+        which: all masks, wholes (those without a parent), or leaves (those that are nobody's parent).
+        """
+        if which == "all":
+            return self._labels
+        parents = {mask.parent for mask in self.masks}
+        chosen = {"wholes": lambda m: m.parent is None, "leaves": lambda m: m.id not in parents}[which]
+        return self._painted([mask for mask in self.masks if chosen(mask)])
 
     @cached_property
     def _labels(self) -> np.ndarray:
+        return self._painted(self.masks)
+
+    def _painted(self, masks: Iterable[Mask]) -> np.ndarray:
         canvas = np.zeros(self.size, dtype=np.uint16)
-        for mask in sorted(self.masks, key=lambda m: (-m.area, m.id)):
+        for mask in sorted(masks, key=lambda m: (-m.area, m.id)):
             x, y, window = mask.decode_window()
             canvas[y : y + window.shape[0], x : x + window.shape[1]][window] = mask.id
         canvas.flags.writeable = False
@@ -253,10 +265,19 @@ class Segmentation:
         numbers = [self.funnel[stage] for stage in stages]
         middle = " → ".join(f"{n:,}" for n in numbers[:-1])
         masks = f"{numbers[-1]:,} mask{'' if numbers[-1] == 1 else 's'}"
-        return (
+        line = (
             f"{self.points:,} points → {self.funnel['candidates']:,} candidates → {middle} → {masks}, "
             f"{100 * self.coverage:.0f} % of the image covered"
         )
+        return line if self.fill is None else f"{line}; {self._fill_line(self.fill)}"
+
+    @staticmethod
+    def _fill_line(fill: Mapping[str, Any]) -> str:
+        before, after, n = 100 * fill["coverage_before"], 100 * fill["coverage_after"], fill["masks_added"]
+        # So many digits as a change that is there can be seen with.
+        digits = next((d for d in (0, 1, 2) if n == 0 or f"{before:.{d}f}" != f"{after:.{d}f}"), 2)
+        masks = f"{n:,} mask{'' if n == 1 else 's'} more"
+        return f"fill: coverage {before:.{digits}f} % → {after:.{digits}f} %, {masks}"
 
     def summary(self) -> dict[str, Any]:
         """The summary (CONTRACT: densecli/summary/1) as plain Python values, ready for JSON."""
@@ -268,6 +289,7 @@ class Segmentation:
             "preset": dict(self.preset),
             "funnel": dict(self.funnel),
             "coverage": self.coverage,
+            **({} if self.fill is None else {"fill": dict(self.fill)}),
             "seconds": dict(self.seconds),
             "peak_memory_mb": self.peak_memory_mb,
             "masks": [m.summary() for m in self.masks],

@@ -100,6 +100,11 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "fp32"
 
 
+def names_file(model: str) -> bool:
+    """Whether `--model` names a file, and not a checkpoint of the registry."""
+    return model.endswith((".pt", ".pth", ".safetensors")) or "/" in model or "\\" in model
+
+
 def choose(
     model: str, preferred: str | None, device: torch.device, checkpoint_dir: Path | None, config: Path | None
 ) -> Choice:
@@ -107,7 +112,7 @@ def choose(
 
     Raises CheckpointError where a named one is missing, UsageError for an unknown name.
     """
-    if model.endswith((".pt", ".pth", ".safetensors")) or "/" in model or "\\" in model:
+    if names_file(model):
         return _own_weights(Path(model), config)
     if config is not None:
         raise UsageError(f"--config goes with --model FILE (a .pt or .safetensors path), not with --model {model}")

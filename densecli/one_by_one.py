@@ -7,18 +7,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from densecli import errors
 from densecli.console import Console
 from densecli.files import check_writable
 from densecli.masks import Segmentation
-from densecli.sinks import CANDIDATES, DATASET_KINDS, WriteOptions, sink
+from densecli.places import Here, Place
+from densecli.remote.place import RemotePlace
+from densecli.remote.store import Store, StoreError
+from densecli.sinks import CANDIDATES, DATASET_KINDS, WriteOptions
 from densecli.sinks.candidates import is_candidates
 from densecli.sinks.datasets import Datasets
+from densecli.sinks.one_image import outputs_of, put_in_place, write_outputs
 from densecli.sinks.summary import to_json
 from densecli.sources import local_path, output_names, read_image
-from densecli.wording import shown_input, shown_name
+from densecli.wording import shown_input
 
 if TYPE_CHECKING:
     from densecli.segmenter import Segmenter
@@ -33,29 +38,33 @@ class Job:
     kinds: Sequence[str]
     write_options: WriteOptions
     skip_existing: bool = False
+    output_url: str | None = None
+    """Where the outputs go in the end, instead of `output_dir`, if not to a folder of this machine."""
 
-    def planned(self) -> list[tuple[str, dict[str, Path]]]:
+    def planned(self, place: Place) -> list[tuple[str, dict[str, Path]]]:
         """Each distinct input with the paths of its outputs by kind.
 
         Raises UsageError where an output would take the place of an input, or of a folder that holds one.
         """
         inputs = list(dict.fromkeys(self.inputs))
         plan = [
-            (given, {kind: sink(kind).path(self.output_dir / name) for kind in self.kinds if kind not in DATASET_KINDS})
+            (given, outputs_of(name, place.folder, self.kinds))
             for given, name in zip(inputs, output_names(inputs), strict=True)
         ]
         protected: dict[str, str] = {}
         for given in inputs:
             if (local := local_path(given)) is not None:
-                place = PurePath(os.path.realpath(local))
+                real = PurePath(os.path.realpath(local))
                 # Outputs of the kinds masks and cutouts are folders, which are replaced as a whole.
-                protected |= {str(part): given for part in (place, *place.parents)}
+                protected |= {str(part): given for part in (real, *real.parents)}
+            else:
+                protected[given] = given
         for given, outputs in plan:
             for path in outputs.values():
-                victim = protected.get(os.path.realpath(path))
+                victim = protected.get(place.identity(path))
                 if victim is not None:
                     raise errors.UsageError(
-                        f"{shown_name(str(path))}: an output of {shown_input(given)} would overwrite the input "
+                        f"{place.shown(path)}: an output of {shown_input(given)} would overwrite the input "
                         f"{shown_input(victim)}; choose another --output-dir"
                     )
         return plan
@@ -67,28 +76,39 @@ def segment_all(job: Job, console: Console, **segmenter_options: Any) -> int:
     segmenter_options: arguments of Segmenter. Raises UsageError, OutputError, CheckpointError or EnvironmentProblem
     when nothing can be done at all.
     """
+    if job.output_url is None:
+        return _segment_all(job, Here(job.output_dir), console, segmenter_options)
+    store = Store(job.output_url)
+    with TemporaryDirectory(prefix="densecli-") as folder, RemotePlace(store, Path(folder)) as place:
+        return _segment_all(job, place, console, segmenter_options)
+
+
+def _segment_all(job: Job, place: Place, console: Console, segmenter_options: dict[str, Any]) -> int:
     from densecli.presets import load_preset
 
     # A bad preset must be said before seconds go into importing torch, and also where there is nothing to do.
     preset, overrides = segmenter_options.pop("preset"), segmenter_options.pop("overrides", ())
     segmenter_options["preset"] = load_preset(preset, overrides)
-    plan = job.planned()
+    plan = job.planned(place)
     inputs = len(plan)
     _check_candidates(job)
-    datasets = Datasets(job.kinds, job.output_dir)
+    datasets = Datasets(job.kinds, place)
     stems = dict(zip((given for given, _ in plan), output_names([given for given, _ in plan]), strict=True))
     if job.skip_existing:
         plan = [
             (given, outputs)
             for given, outputs in plan
-            if not (datasets.can_rebuild(stems[given], given) and _skipped(given, outputs, console))
+            if not (datasets.can_rebuild(stems[given], given) and _skipped(given, outputs, place, console))
         ]
         for given in stems.keys() - {given for given, _ in plan}:
             datasets.add(stems[given], given)
         if not plan:
-            _finish(datasets, console)
+            _finish(datasets, place, console)
             return errors.EXIT_OK
-    check_writable(job.output_dir)
+    if isinstance(place, RemotePlace):
+        place.store.check()
+    else:
+        check_writable(place.folder)
     segmenter = None
     if not all(is_candidates(given) for given, _ in plan):
         from densecli.segmenter import Segmenter
@@ -101,8 +121,12 @@ def segment_all(job: Job, console: Console, **segmenter_options: Any) -> int:
         shown = shown_input(given)
         try:
             segmentation = _segmented(segmenter, segmenter_options, given, CANDIDATES in outputs, console)
-            _write(segmentation, given, outputs, job.write_options, console)
+            write_outputs(segmentation, outputs, job.write_options)
+            _tell(segmentation, given, console)
+            put_in_place(outputs, place, job.kinds)
             datasets.add(stems[given], given, segmentation)
+        except StoreError:
+            raise  # the other inputs could not be written either
         except errors.DensecliError as error:
             failures.append(error)
             text = str(error)
@@ -116,23 +140,23 @@ def segment_all(job: Job, console: Console, **segmenter_options: Any) -> int:
         else:
             # Outside of `try`: a stdout that cannot be written is no fault of this input, and ends the run.
             n = len(segmentation.masks)
-            written = ", ".join(shown_name(str(path)) for path in outputs.values())
+            written = ", ".join(place.shown(path) for path in outputs.values())
             found = f"{shown}: Found {n} mask{'' if n == 1 else 's'}. {written}"
             console.result(found, to_json(segmentation.summary()) if console.json else "")
     if len(failures) < inputs:
-        _finish(datasets, console)
+        _finish(datasets, place, console)
     return _exit_code(failures, inputs)
 
 
-def _finish(datasets: Datasets, console: Console) -> None:
+def _finish(datasets: Datasets, place: Place, console: Console) -> None:
     for path in datasets.finish():
-        console.notice(f"data set: {shown_name(str(path))}")
+        console.notice(f"data set: {place.shown(path)}")
     for name in datasets.missing:
         console.warning(f"{shown_input(name)}: is not in the data sets, its summary or picture is gone; run again")
 
 
-def _skipped(given: str, outputs: dict[str, Path], console: Console) -> bool:
-    if all(path.exists() for path in outputs.values()):
+def _skipped(given: str, outputs: dict[str, Path], place: Place, console: Console) -> bool:
+    if all(place.is_whole(path, None) for path in outputs.values()):
         console.notice(f"{shown_input(given)}: skipped, its outputs are there")
         return True
     return False
@@ -180,18 +204,9 @@ def _segmented(
     return segmentation
 
 
-def _write(
-    segmentation: Segmentation, given: str, outputs: dict[str, Path], write_options: WriteOptions, console: Console
-) -> None:
-    """Write the outputs; then say how it went, all but the result itself."""
+def _tell(segmentation: Segmentation, given: str, console: Console) -> None:
+    """Say how it went, all but the result itself."""
     shown = shown_input(given)
-    begin = time.perf_counter()
-    for kind, path in outputs.items():
-        if kind == "json":  # the last one: it holds the time that the others took
-            segmentation.written_in(time.perf_counter() - begin)
-        sink(kind).write(segmentation, path, write_options)
-    if "json" not in outputs:
-        segmentation.written_in(time.perf_counter() - begin)
     console.notice(f"{shown}: {segmentation.funnel_line()}")
     for warning in segmentation.warnings:
         console.warning(f"{shown}: {warning}")

@@ -31,6 +31,12 @@ def allowed_values(section: str, key: str) -> str:
     return _type_in_words(info.annotation, info.metadata)
 
 
+def takes_word(section: str, key: str, word: str) -> bool:
+    """Whether `word` is one of the words that a key takes."""
+    annotation = SECTIONS[section].model_fields[key].annotation
+    return get_origin(annotation) is Literal and word in get_args(annotation)
+
+
 def _type_in_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     origin = get_origin(annotation)
     if origin is Annotated:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters, Limits
 from densecli.errors import EnvironmentProblem
-from densecli.preset_keys import SECTION_OF, SECTIONS, allowed_values
+from densecli.preset_keys import SECTION_OF, SECTIONS, allowed_values, takes_word
 from densecli.preset_wording import dotted, preset_error, shown_value, unknown_key
 from densecli.resources import resource_dir
 
@@ -33,6 +33,8 @@ _FILE_KEYS = (*_TEXT_KEYS, *SECTIONS, "for_model")
 _SUFFIXES = (".yaml", ".yml")
 _MAX_BYTES = 1 << 20  # a preset is a page of text; whoever names a checkpoint by mistake should not wait for it to load
 _SET = "--set"
+# Keys that the first densecli did not have: with their defaults a run is the same as before, and so is its fingerprint.
+_ADDED_LATER = {"ask_for_wholes", "fill", "refine_edges", "compile"}
 
 
 class ResolvedPreset(BaseModel):
@@ -54,7 +56,11 @@ class ResolvedPreset(BaseModel):
     def fingerprint(self) -> str:
         """SHA-256 (64 hex digits) of all values: equal if and only if the values are, on every machine."""
         # -0.0 equals 0.0 but prints differently; adding 0.0 makes them one.
-        values = {key: v + 0.0 if isinstance(v, float) else v for key, v in self.parameters().items()}
+        values = {
+            key: v + 0.0 if isinstance(v, float) else v
+            for key, v in self.parameters().items()
+            if not (key in _ADDED_LATER and v == SECTIONS[SECTION_OF[key]].model_fields[key].default)
+        }
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -347,6 +353,8 @@ def _valid_section(label: str, root: str, section: str, given: Any) -> dict[str,
     for key, value in _mapping(label, prefix, given, f"the keys {', '.join(model.model_fields)}").items():
         if key not in model.model_fields:
             raise unknown_key(label, prefix, key, value, model.model_fields, root=root)
+        if value is False and takes_word(section, key, "off"):
+            value = "off"  # YAML 1.1, which PyYAML reads, takes a bare off for false
         try:
             # All fields have defaults, so a section of one key is checked on its own; this also turns 1 into 1.0.
             valid[key] = getattr(model.model_validate({key: value}), key)

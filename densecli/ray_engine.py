@@ -106,6 +106,7 @@ class _Actor:
 
         try:
             self._segmenter = segmenter_of(options, device, threads)
+            self._keep_candidates = options.keep_candidates
             return Description.of(self._segmenter)
         except DensecliError as error:
             return error
@@ -118,7 +119,8 @@ class _Actor:
 
         try:
             # Ray's arrays are views of shared memory that cannot be written.
-            return without_pixels(self._segmenter(replace(image, pixels=image.pixels.copy())))
+            own = replace(image, pixels=image.pixels.copy())
+            return without_pixels(self._segmenter(own, keep_candidates=self._keep_candidates))
         except DensecliError as error:
             return error
         except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +17,10 @@ from densecli.masks import Segmentation
 from densecli.presets import Preset, ResolvedPreset, load_preset
 from densecli.results import result_of
 from densecli.wording import shown_name
+
+if TYPE_CHECKING:
+    from densecli.engine.second_look import SecondLook
+    from densecli.engine.selection import Journal
 
 
 class Refiltered(Segmentation):
@@ -59,22 +64,39 @@ def refiltered(
     return choose_again(kept, wish.resolve(kept.model["name"]), load_seconds)
 
 
-def choose_again(kept: ImageCandidates, preset: ResolvedPreset, load_seconds: float = 0.0) -> Segmentation:
-    """As `refiltered`, with the values as they are to be used."""
+def choose_again(
+    kept: ImageCandidates,
+    preset: ResolvedPreset,
+    load_seconds: float = 0.0,
+    look: SecondLook | None = None,
+    journal: Journal | None = None,
+) -> Segmentation:
+    """As `refiltered`, with the values as they are to be used.
+
+    look: the model at hand for the same image (Segmenter.second_look), for `fill` and `ask_for_wholes`. Without it
+    the first is refused and the second says in a warning what it could not ask. journal: is told what each filter
+    takes.
+    """
     shown = shown_name(str(kept.path or kept.image["path"]))
-    if (refusal := kept.proposals.refusal(preset.generator)) is not None:
+    if (refusal := kept.proposals.refusal(preset.generator, with_model=look is not None)) is not None:
         again = "segment the photo again with these values"
         raise UsageError(f"{shown}: {refusal}; {again}, and --save candidates to keep what that run proposes")
     begin = time.perf_counter()
+    pixels = kept.pixels
+    if preset.cleanup.refine_edges != "off":  # only then do masks depend on the photo
+        try:
+            pixels = kept.read_pixels("leave edges as they are: --set refine_edges=off")
+        except InputError as error:
+            raise UsageError(str(error)) from error
     try:
-        masks, funnel = kept.proposals.select(preset.generator, preset.cleanup)
+        masks, funnel = kept.proposals.select(preset.generator, preset.cleanup, journal, look, pixels)
     except ValueError as error:
         raise InputError(
             f"{shown}: is damaged ({error}); make it again with `densecli segment --save candidates`"
         ) from error
     result = result_of(
         Refiltered,
-        _NOT_READ if kept.pixels is None else kept.pixels,
+        _NOT_READ if pixels is None else pixels,
         masks,
         funnel,
         image=kept.image,
@@ -82,6 +104,17 @@ def choose_again(kept: ImageCandidates, preset: ResolvedPreset, load_seconds: fl
         preset=preset,
         seconds={"load": load_seconds, "encode": 0.0, "decode": 0.0, "postprocess": time.perf_counter() - begin},
         peak_memory_mb=memory.peak_megabytes(torch.device("cpu")),
+        warnings=_unasked(funnel.unasked),
     )
     result.proposals = kept
     return result
+
+
+def _unasked(groups: int) -> list[str]:
+    if not groups:
+        return []
+    what = "1 group of similar masks has" if groups == 1 else f"{groups} groups of similar masks have"
+    return [
+        f"{what} no whole among the masks, and without the model it cannot be asked for; segment the photo itself "
+        "to have it asked"
+    ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import numpy as np
@@ -37,7 +38,8 @@ def result_of(
         image=dict(image),
         model=dict(model),
         preset={"name": preset.name, "parameters": parameters},
-        funnel=_counts(funnel, len(masks), parameters["crop_n_layers"] > 0),
+        funnel=_counts(funnel, len(masks), parameters),
+        fill=None if funnel.fill is None else asdict(funnel.fill),
         points=funnel.points,
         seconds={stage: round(taken, 4) for stage, taken in seconds.items()},
         peak_memory_mb=peak_memory_mb,
@@ -49,18 +51,15 @@ def result_of(
     return result
 
 
-def _counts(funnel: Funnel, masks: int, crops: bool) -> dict[str, int]:
+def _counts(funnel: Funnel, masks: int, parameters: Mapping[str, Any]) -> dict[str, int]:
     counts = {
         "candidates": funnel.candidates,
         "after_pred_iou": funnel.after_pred_iou,
         "after_stability": funnel.after_stability,
     }
-    if crops:  # only then can a mask be cut off by a crop's edge
+    if parameters["crop_n_layers"] > 0:  # only then can a mask be cut off by a crop's edge
         counts["after_crop_edge"] = funnel.after_crop_edge
-    counts |= {
-        "after_nms": funnel.after_nms,
-        "after_area": funnel.after_area,
-        "after_parts": funnel.after_parts,
-        "masks": masks,
-    }
-    return counts
+    counts |= {"after_nms": funnel.after_nms, "after_area": funnel.after_area}
+    if parameters["ask_for_wholes"]:
+        counts |= {"asked": funnel.asked, "answered": funnel.answered}
+    return counts | {"after_parts": funnel.after_parts, "masks": masks}

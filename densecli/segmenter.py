@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -14,10 +15,11 @@ from densecli import model
 from densecli.engine import memory
 from densecli.engine.generator import MaskGenerator
 from densecli.engine.proposals import Floor
+from densecli.engine.second_look import SecondLook
 from densecli.errors import InputError
 from densecli.image_candidates import ImageCandidates, photo_of
 from densecli.masks import Segmentation
-from densecli.presets import Preset, load_preset
+from densecli.presets import Preset, ResolvedPreset, load_preset
 from densecli.refiltering import refiltered
 from densecli.results import result_of
 from densecli.sources import LoadedImage, read_image
@@ -74,6 +76,12 @@ class Segmenter:
         self.notices = model.notices_of(choice)
         """What a user should know about the choice of model."""
 
+    def with_values(self, values: ResolvedPreset) -> Segmenter:
+        """One that runs the same model with other values; nothing is loaded."""
+        other = copy.copy(self)
+        other.resolved = values
+        return other
+
     @property
     def network(self) -> SAM2Base:
         """The network in use; shared by all Segmenters of this process with the same model, device and precision."""
@@ -94,13 +102,7 @@ class Segmenter:
         Raises InputError for an image that cannot be read, EnvironmentProblem when memory runs out.
         """
         loaded = _loaded(image)
-        generator = MaskGenerator(
-            self.network,
-            self.resolved.generator,
-            self.resolved.cleanup,
-            self.resolved.limits,
-            self.model.dtype,
-        )
+        generator = self._generator()
         memory.reset_peak(self.model.device)
         floor = Floor() if keep_candidates is True else keep_candidates or None
         generated = generator.generate(loaded.pixels, progress, keep=floor)
@@ -134,6 +136,17 @@ class Segmenter:
                 pixels=loaded.pixels,
             )
         return result
+
+    def second_look(self, image: np.ndarray) -> SecondLook:
+        """The model at hand for one image, H×W×3 uint8 RGB, to choose again with what only the model can answer.
+
+        That is `ask_for_wholes` and `fill` (refiltering.choose_again). Encodes the image when first asked.
+        """
+        return SecondLook(self._generator(), image)
+
+    def _generator(self) -> MaskGenerator:
+        values = self.resolved
+        return MaskGenerator(self.network, values.generator, values.cleanup, values.limits, self.model.dtype)
 
     @staticmethod
     def refilter(

@@ -37,7 +37,19 @@ def reaches(path: Path, forbidden: tuple[str, ...]) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "engine").glob("*.py")), ids=lambda p: p.name)
 def test_engine_knows_no_commands_files_or_yaml(path: Path) -> None:
-    outside = ("cli", "sinks", "sources", "presets", "segmenter", "batch", "report", "console", "files", "model")
+    outside = (
+        "cli",
+        "sinks",
+        "sources",
+        "presets",
+        "segmenter",
+        "batch",
+        "report",
+        "tune",
+        "console",
+        "files",
+        "model",
+    )
     assert reaches(path, (*(f"densecli.{name}" for name in outside), "yaml", "typer", "PIL", "fsspec")) == []
 
 
@@ -48,6 +60,15 @@ def test_masks_need_only_numpy_and_pycocotools() -> None:
         "densecli",
         "densecli.__version__",
     }
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(p for name in ("sinks", "sources", "remote", "report") for p in (PACKAGE / name).glob("*.py")),
+    ids=lambda p: str(p.relative_to(PACKAGE)),
+)
+def test_what_runs_use_knows_no_runs(path: Path) -> None:
+    assert reaches(path, ("densecli.batch", "densecli.one_by_one", "densecli.ray_engine")) == []
 
 
 @pytest.mark.parametrize(
@@ -70,6 +91,7 @@ def test_nothing_reaches_into_the_command_line(path: Path) -> None:
     ],
 )
 def test_light_imports_stay_light(code: str) -> None:
-    script = f"import sys; {code}; print([m for m in ('torch', 'cv2', 'sam2', 'numba', 'hydra') if m in sys.modules])"
+    heavy = ("torch", "cv2", "sam2", "numba", "hydra", "starlette", "uvicorn")
+    script = f"import sys; {code}; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

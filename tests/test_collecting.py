@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from PIL import Image
 from densecli.errors import InputError, UsageError
 from densecli.sinks.images import save_png
 from densecli.sources import natural_key
-from densecli.sources.collecting import Item, Problem, collect, watch
+from densecli.sources.collecting import Collection, Item, Problem
 from densecli.sources.names import collision_key
 from densecli.sources.sorting import sorted_names
 from tests.conftest import CHECKOUT
@@ -47,13 +48,13 @@ def files(*names: str) -> None:
 
 
 def items(*inputs: str, output_dir: str = "out", **options: object) -> list[Item]:
-    found = list(collect(inputs, output_dir=output_dir, **options))  # type: ignore[arg-type]
+    found = list(Collection(inputs, output_dir=output_dir, **options))  # type: ignore[arg-type]
     assert all(isinstance(item, Item) for item in found), found
     return found  # type: ignore[return-value]
 
 
 def problems(*inputs: str, **options: object) -> list[Problem]:
-    return [found for found in collect(inputs, output_dir="out", **options) if isinstance(found, Problem)]  # type: ignore[arg-type]
+    return [found for found in Collection(inputs, output_dir="out", **options) if isinstance(found, Problem)]  # type: ignore[arg-type]
 
 
 def stems(found: Iterable[Item]) -> list[str]:
@@ -78,7 +79,7 @@ def test_a_folder_in_natural_order_with_what_a_manifest_needs() -> None:
 def test_recursive_goes_folder_by_folder() -> None:
     files("p/b.png", "p/a/x2.png", "p/a/x10.png", "p/a10/y.png", "p/a9/y.png", "p/a/deep/er/z.png")
     assert stems(items("p", recursive=True)) == ["a/deep/er/z", "a/x2", "a/x10", "a9/y", "a10/y", "b"]
-    collection = collect(["p"], output_dir="out")
+    collection = Collection(["p"], output_dir="out")
     assert stems(collection) == ["b"]  # type: ignore[arg-type]
     assert collection.skipped == {"subfolder (-r goes into them)": 3}
 
@@ -87,7 +88,7 @@ def test_what_is_left_out_is_counted() -> None:
     files("p/a.png", "p/.hidden.png", "p/.git/b.png", "p/__MACOSX/c.png")
     for name in ("notes.md", "Thumbs.db", "photo.HEIC", "list.txt"):
         Path("p", name).write_text("x")
-    collection = collect(["p"], output_dir="out", recursive=True)
+    collection = Collection(["p"], output_dir="out", recursive=True)
     assert stems(collection) == ["a"]  # type: ignore[arg-type]
     assert collection.skipped == {
         "hidden": 4,
@@ -145,7 +146,7 @@ def test_no_two_inputs_share_an_output(
     for folder, name, suffix in tree:
         (root / folder).mkdir(exist_ok=True)
         (root / folder / (name + suffix)).touch()
-    found = list(collect([str(root)], output_dir=root / "out", recursive=True))
+    found = list(Collection([str(root)], output_dir=root / "out", recursive=True))
     images = [item for item in found if isinstance(item, Item)]
     # Videos that hold nothing are problems here; what their folders would be called is among the names they keep.
     visible = [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")]
@@ -171,7 +172,7 @@ def test_links(inside: Path) -> None:
     Path("p/file.png").symlink_to(inside / "elsewhere" / "two.png")
     Path("p/dangling.png").symlink_to("gone.png")
     Path("p/loop.png").symlink_to("loop.png")
-    collection = collect(["p"], output_dir="out", recursive=True)
+    collection = Collection(["p"], output_dir="out", recursive=True)
     found = {item.stem: item for item in collection if isinstance(item, Item)}
     assert set(found) == {"a/one", "again/two", "file", "dangling", "loop"}  # each folder once, whatever leads there
     assert collection.skipped["folder that was read already (a link, or given twice)"] == 2
@@ -193,7 +194,7 @@ def test_a_chain_of_folders_deeper_than_pythons_stack() -> None:
     files("x.png")
     os.chdir(here)
     files("p/top.png")
-    found = list(collect(["p"], output_dir="out", recursive=True))
+    found = list(Collection(["p"], output_dir="out", recursive=True))
     assert [item.stem for item in found if isinstance(item, Item)] == ["top"]
     (problem,) = [item for item in found if isinstance(item, Problem)]
     assert "folders deep" in str(problem.error)
@@ -204,8 +205,8 @@ def test_a_folder_that_may_not_be_read() -> None:
     files("p/good.png", "p/locked/a.png", "p/z.png")
     os.chmod("p/locked", 0)
     code = (
-        "from densecli.sources.collecting import collect, Problem\n"
-        "for found in collect(['p'], output_dir='o', recursive=True):\n"
+        "from densecli.sources.collecting import Collection, Problem\n"
+        "for found in Collection(['p'], output_dir='o', recursive=True):\n"
         "    print(found.error if isinstance(found, Problem) else found.stem)\n"
     )
     done = subprocess.run(
@@ -239,7 +240,8 @@ def outputs_of(stem: str, *, summary: bool) -> None:
     pixels = np.zeros((2, 3, 3), np.uint8)
     Path(stem).parent.mkdir(parents=True, exist_ok=True)
     save_png(pixels, Path(f"{stem}_overlay.png"))
-    save_png(pixels[..., 0].astype(np.uint16), Path(f"{stem}_labels.png"))
+    for labels in ("labels", "labels_wholes", "labels_leaves"):
+        save_png(pixels[..., 0].astype(np.uint16), Path(f"{stem}_{labels}.png"))
     for folder in ("masks", "cutouts"):
         Path(f"{stem}_{folder}").mkdir()
         save_png(pixels, Path(f"{stem}_{folder}/0001.png"))
@@ -252,10 +254,33 @@ def test_outputs_beside_the_inputs_are_told_from_them(summary: bool) -> None:
     files("p/desk.png", "p/a/chair.png", "p/my_overlay.png", "p/their_masks/1.png", "p/yolo/mine.png")
     outputs_of("p/desk", summary=summary)
     outputs_of("p/a/chair", summary=summary)
-    collection = collect(["p"], output_dir="p", recursive=True)
+    collection = Collection(["p"], output_dir="p", recursive=True)
     wanted = ["a/chair", "desk", "my_overlay", "their_masks_/1", "yolo_/mine"]
     assert stems(collection) == wanted  # type: ignore[arg-type]
-    assert collection.skipped == {"densecli output": 10 if summary else 8}
+    assert collection.skipped == {"densecli output": 14 if summary else 12}
+
+
+def test_sheets_and_candidates_are_outputs_too() -> None:
+    files("p/desk.png", "p/my_compare.png", "p/mine.candidates")
+    save_png(np.zeros((4, 4, 3), np.uint8), Path("p/desk_compare.png"))
+    with zipfile.ZipFile("p/desk.candidates", "w") as file:
+        file.writestr("densecli.json", "{}")
+    collection = Collection(["p"], output_dir="out")
+    assert stems(collection) == ["desk", "my_compare"]  # type: ignore[arg-type]
+    assert collection.skipped == {"densecli output": 3}  # of names that are no images', the name decides
+    named = Collection(["p/desk.candidates", "p/desk_compare.png", "p/mine.candidates"], output_dir="out")
+    assert stems(named) == ["mine"]  # type: ignore[arg-type]  # and reading it will say that it is no image
+    assert named.skipped == {"densecli output": 2}
+
+
+def test_a_buckets_output_folder_is_known_by_its_manifest() -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("a.png", "out/manifest.jsonl", "out/report/ab/c.jpg", "out/yolo/images/a.png", "yolo/mine.png"):
+        memory.pipe_file(f"/bucket/{name}", b"")
+    try:
+        assert stems(items("memory://bucket", recursive=True)) == ["a", "yolo_/mine"]
+    finally:
+        memory.rm("/bucket", recursive=True)
 
 
 def test_a_whole_output_folder_in_an_input_folder() -> None:
@@ -277,7 +302,7 @@ def test_a_whole_output_folder_in_an_input_folder() -> None:
 
 def test_a_new_output_folder_is_left_alone_while_it_fills() -> None:
     files("p/a.png", "p/b.png")
-    collection = iter(collect(["p"], output_dir="p/0-out", recursive=True))
+    collection = iter(Collection(["p"], output_dir="p/0-out", recursive=True))
     files("p/0-out/anything.png")
     assert stems(collection) == ["a", "b"]  # type: ignore[arg-type]
 
@@ -336,7 +361,7 @@ def test_a_list() -> None:
         f"\ufeffphotos/b.png\r\n# a comment\n\n  photos/a.png  \nphotos/b.jpg\nphotos/a.png\n{far}\n"
         "clips/x\nphotos/gone.png\n"
     )
-    collection = collect(["d/list.txt"], output_dir="out")
+    collection = Collection(["d/list.txt"], output_dir="out")
     found = [item for item in collection if isinstance(item, Item)]
     assert stems(found) == [
         "photos/b.png", "photos/a", "photos/b.jpg", "/".join(far.with_suffix("").parts[1:]), "clips/x/c", "photos/gone",
@@ -349,7 +374,10 @@ def test_a_list() -> None:
 
 def test_a_list_on_stdin() -> None:
     files("p/a.png", "p/b.png")
-    code = "from densecli.sources.collecting import collect\nfor i in collect(['-'], output_dir='o'): print(i.stem)"
+    code = (
+        "from densecli.sources.collecting import Collection\n"
+        "for item in Collection(['-'], output_dir='o'): print(item.stem)"
+    )
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(
         [sys.executable, "-c", code], input="p/b.png\np/a.png\n", env=environment, capture_output=True, text=True
@@ -379,7 +407,7 @@ def test_folders_of_fsspec() -> None:
 
 
 def test_a_missing_bucket_is_one_failure() -> None:
-    found = list(collect(["memory://nowhere/frames"], output_dir="out"))
+    found = list(Collection(["memory://nowhere/frames"], output_dir="out"))
     (item,) = found
     assert isinstance(item, Item)
     with pytest.raises(InputError, match="does not exist"):
@@ -403,7 +431,7 @@ def test_shards_part_the_inputs_whatever_comes_and_goes() -> None:
 
 def test_watching_gives_files_once_they_stand_still() -> None:
     files("p/a.png")
-    collection = watch(["p"], output_dir="out", poll_seconds=0.05)
+    collection = Collection(["p"], output_dir="out", poll_seconds=0.05)
     names: list[str] = []
     thread = threading.Thread(target=lambda: [names.append(found.name) for found in collection])
     growing = Path("p/growing.png")
@@ -434,12 +462,12 @@ def test_watching_gives_files_once_they_stand_still() -> None:
 
 def test_watching_stdin_is_refused() -> None:
     with pytest.raises(UsageError, match="stdin"):
-        watch(["-"], output_dir="out")
+        Collection(["-"], output_dir="out", poll_seconds=2.0)
 
 
 def test_counting_ahead() -> None:
     files("p/a.png", "p/b/c.png")
-    assert collect(["p"], output_dir="out", recursive=True).count() == 2
+    assert Collection(["p"], output_dir="out", recursive=True).count() == 2
 
 
 @given(

@@ -33,6 +33,7 @@ from densecli.download import (
     patience_from_environment,
 )
 from densecli.errors import CheckpointError, UsageError
+from tests.conftest import small_disk
 
 DATA = random.Random(7).randbytes(1_500_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -639,25 +640,8 @@ def test_not_enough_space_is_said_before_anything_is_fetched(folder: Path, tmp_p
     assert list(folder.glob("*.part")) == []
 
 
-@contextlib.contextmanager
-def mounted(folder: Path, options: str) -> Iterator[None]:
-    """A small file system of its own at `folder`; skips the test where that is not allowed."""
-    folder.mkdir(exist_ok=True)
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True)
-    except OSError:
-        pytest.skip("no mount command")
-    if done.returncode:
-        pytest.skip("mounting is not allowed here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_full_disk(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
-    with mounted(folder, "size=2m"), serving(good()) as server:
+    with small_disk(folder, "size=2m"), serving(good()) as server:
         (folder / "photos").write_bytes(b"x" * 1_000_000)
         assert "does not fit" in get_nothing(entry, folder, server.url)
         assert server.requests == []
@@ -684,7 +668,7 @@ def test_read_only_folder(entry: checkpoints.CheckpointEntry, folder: Path) -> N
     folder.chmod(0o555)
     read_only: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if os.access(folder, os.W_OK):  # root may write anywhere, but for a file system that is read-only
-        read_only = mounted(folder, "size=2m,ro")
+        read_only = small_disk(folder, "size=2m,ro")
     with read_only, serving(good()) as server:
         message = get_nothing(entry, folder, server.url)
         assert f"Cannot write to folder {folder}" in message and "--dir" in message

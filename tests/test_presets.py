@@ -35,16 +35,20 @@ GENERATOR = {
     "crop_n_points_downscale_factor": st.integers(1, 4),
     "use_m2m": st.booleans(),
     "multimask_output": st.booleans(),
+    "ask_for_wholes": st.booleans(),
+    "fill": st.booleans(),
 }
 CLEANUP = {
     "min_mask_region_area": st.integers(0, 10**12),
     "max_mask_area_fraction": st.none() | st.floats(0, 1, exclude_min=True),
     "parts": st.sampled_from(["keep", "drop", "wholes"]),
     "parts_min_siblings": st.integers(1, 99),
+    "refine_edges": st.sampled_from(["off", "guided"]),
 }
 LIMITS = {
     "points_per_batch": st.just("auto") | st.integers(1, 10**6),
     "max_memory_gb": st.none() | st.floats(0, 1e300, exclude_min=True),
+    "compile": st.booleans(),
 }
 
 
@@ -125,12 +129,16 @@ def test_shipped_presets_are_those_of_the_contract() -> None:
                 "crop_n_points_downscale_factor": 1,
                 "use_m2m": False,
                 "multimask_output": True,
+                "ask_for_wholes": False,
+                "fill": False,
                 "min_mask_region_area": 0,
                 "max_mask_area_fraction": None,
                 "parts": "keep",
                 "parts_min_siblings": 4,
+                "refine_edges": "off",
                 "points_per_batch": "auto",
                 "max_memory_gb": None,
+                "compile": False,
             },
         ),
         (
@@ -145,7 +153,7 @@ def test_shipped_presets_are_those_of_the_contract() -> None:
             },
         ),
         ("low-vram", {"points_per_side": 32, "pred_iou_thresh": 0.8, "max_memory_gb": 4.0}),
-        ("keyboard-fix", {"points_per_side": 64, "pred_iou_thresh": 0.85, "min_mask_region_area": 2500}),
+        ("keyboard-fix", {"points_per_side": 64, "pred_iou_thresh": 0.85, "ask_for_wholes": True, "parts": "drop"}),
     ],
 )
 def test_shipped_values(name: str, values: dict[str, Any]) -> None:
@@ -379,6 +387,18 @@ def test_numbers_as_people_write_them(tmp_path: Path, text: str, number: float) 
     assert (in_file, type(in_file)) == (in_set, type(in_set)) == (number, float)
 
 
+def test_a_bare_off_is_the_word_and_not_false(tmp_path: Path) -> None:
+    """YAML 1.1, which PyYAML reads, takes off for false."""
+    for line in ("cleanup: {refine_edges: off}", "for_model: {tiny: {cleanup: {refine_edges: off}}}"):
+        assert load(tmp_path, line).resolve("tiny").cleanup.refine_edges == "off"
+    guided = "cleanup: {refine_edges: guided}"
+    for override in ("refine_edges=off", "cleanup.refine_edges=off"):
+        assert load(tmp_path, guided, override).cleanup.refine_edges == "off"
+    # What is true or false stays so.
+    assert load(tmp_path, guided, "use_m2m=off").generator.use_m2m is False
+    assert "true given; allowed: off or guided" in error(tmp_path, guided, "refine_edges=on")
+
+
 def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path: Path) -> None:
     assert load(tmp_path, b"\xef\xbb\xbfextends: dense\r\nmodel: tiny\r\n").model == "tiny"
 
@@ -471,7 +491,8 @@ def test_each_single_value_counts_in_the_fingerprint() -> None:
         "points_per_side=33 pred_iou_thresh=0.81 stability_score_thresh=0.96 stability_score_offset=1.1",
         "mask_threshold=0.1 box_nms_thresh=0.71 crop_n_layers=1 crop_nms_thresh=0.71 crop_overlap_ratio=0.3",
         "crop_n_points_downscale_factor=2 use_m2m=true multimask_output=false min_mask_region_area=1",
-        "max_mask_area_fraction=1 parts=drop parts_min_siblings=3 points_per_batch=64 max_memory_gb=1",
+        "max_mask_area_fraction=1 parts=drop parts_min_siblings=3 points_per_batch=64 max_memory_gb=1 compile=true",
+        "ask_for_wholes=true fill=true refine_edges=guided",
     ]
     overrides = " ".join(changes).split()
     assert {override.partition("=")[0] for override in overrides} == set(SECTION_OF)

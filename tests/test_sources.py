@@ -666,7 +666,7 @@ def test_output_names_never_meet(inputs: list[str]) -> None:
     assert names == output_names(inputs)
     folded = [unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()) for name in names]
     assert len(set(folded)) == len(inputs)
-    suffixes = ("_overlay.png", "_masks.json", "_labels.png", "_masks", "_cutouts")
+    suffixes = ("_overlay.png", "_masks.json", "_labels.png", "_labels_wholes.png", "_masks", "_cutouts")
     assert len({name + suffix for name in folded for suffix in suffixes}) == len(inputs) * len(suffixes)
     for name in names:
         assert name and "/" not in name and len(name.encode("utf-8", "surrogatepass")) <= 210

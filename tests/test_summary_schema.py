@@ -55,6 +55,10 @@ def summary() -> dict[str, Any]:
 def test_the_contract_s_example_is_valid(schema: jsonschema.Draft202012Validator, summary: dict[str, Any]) -> None:
     schema.validate(summary)
     summary["funnel"]["after_crop_edge"] = 4  # optional: written where there are crops
+    summary["funnel"] |= {"asked": 2, "answered": 1}  # ... where ask_for_wholes is on
+    summary["fill"] = {"rounds": 2, "points": 9, "masks_added": 1, "coverage_before": 0.25, "coverage_after": 0.5}
+    schema.validate(summary)
+    summary["masks"][0] |= {"point_coords": [], "prompt_box": [0.0, 1.0, 2.0, 1.0]}
     schema.validate(summary)
 
 
@@ -87,6 +91,10 @@ MISTAKES = [
     (("masks", 0, "bbox"), [0, 1, 3]),
     (("masks", 0, "bbox"), [0, 1, 3, 0]),
     (("masks", 0, "point_coords"), []),
+    (("masks", 0, "prompt_box"), [0, 1, 2]),
+    (("fill",), {"rounds": 1}),
+    (("fill",), None),
+    (("funnel", "asked"), -1),
     (("masks", 0, "color"), "red"),
     (("masks", 0, "parent"), 0),
     (("masks", 0, "segmentation", "counts"), [1, 2]),

@@ -20,9 +20,10 @@ import pytest
 from PIL import Image
 
 from densecli.errors import InputError
+from densecli.places import Here
 from densecli.sinks.video import OverlayVideos
 from densecli.sinks.video import write as write_video
-from densecli.sources.collecting import Item, Problem, collect
+from densecli.sources.collecting import Collection, Item, Problem
 from densecli.sources.video import DECODERS, Frame, default_decoder, frames, promised_frames
 
 WIDTH, HEIGHT, COUNT = 96, 64, 24
@@ -261,7 +262,7 @@ def test_items_of_a_video(decoder: str, tmp_path: Path, monkeypatch: pytest.Monk
     make(tmp_path / "clip.mp4")
     Image.fromarray(picture(63)).save("b.png")
     (tmp_path / "a").mkdir()
-    found = list(collect(["."], output_dir="out", every=10, decoder=decoder))
+    found = list(Collection(["."], output_dir="out", every=10, decoder=decoder))
     items = [item for item in found if isinstance(item, Item)]
     assert [item.name for item in items] == ["b.png", "clip.mp4#0", "clip.mp4#10", "clip.mp4#20"]
     assert [item.stem for item in items] == ["b", "clip/frame_000000", "clip/frame_000010", "clip/frame_000020"]
@@ -270,7 +271,7 @@ def test_items_of_a_video(decoder: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert items[1].fps == pytest.approx(1.2) and items[1].size == Path("clip.mp4").stat().st_size
     assert [item.index for item in items] == [0, 1, 2, 3]
     assert items[2].load().name == "clip.mp4#10" and number_of(items[2].load().pixels) == 10
-    assert collect(["."], output_dir="out", every=10, max_frames=2).count() == 3
+    assert Collection(["."], output_dir="out", every=10, max_frames=2).count() == 3
 
 
 def test_a_damaged_video_is_a_problem_after_its_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +280,7 @@ def test_a_damaged_video_is_a_problem_after_its_frames(tmp_path: Path, monkeypat
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
     (tmp_path / "dud.avi").write_bytes(b"x" * 100)
     Path("gone.mkv").symlink_to("nowhere")
-    found = list(collect(["."], output_dir="out"))
+    found = list(Collection(["."], output_dir="out"))
     failed = [item for item in found if isinstance(item, Problem)]
     assert [problem.name for problem in failed] == ["clip.mp4", "dud.avi", "gone.mkv"]
     assert all(str(problem.error).startswith(problem.name) for problem in failed)
@@ -289,8 +290,8 @@ def test_a_damaged_video_is_a_problem_after_its_frames(tmp_path: Path, monkeypat
 
 def test_shards_part_the_frames(tmp_path: Path) -> None:
     path = str(make(tmp_path / "clip.mp4"))
-    parts = [list(collect([path], output_dir="out", shard=(part, 2))) for part in (1, 2)]
-    whole = list(collect([path], output_dir="out"))
+    parts = [list(Collection([path], output_dir="out", shard=(part, 2))) for part in (1, 2)]
+    whole = list(Collection([path], output_dir="out"))
     assert sorted((item for part in parts for item in part), key=lambda item: item.index) == whole
     assert all(len(part) >= 4 for part in parts)
     assert all(number_of(item.load().pixels) == item.frame for part in parts for item in part if isinstance(item, Item))
@@ -300,10 +301,10 @@ def test_a_video_by_url(tmp_path: Path) -> None:
     filesystem = fsspec.filesystem("memory")
     filesystem.pipe("/bucket/clip.mp4", make(tmp_path / "clip.mp4").read_bytes())
     try:
-        found = list(collect(["memory://bucket/clip.mp4"], output_dir="out", every=8, decoder="pyav"))
+        found = list(Collection(["memory://bucket/clip.mp4"], output_dir="out", every=8, decoder="pyav"))
         assert [item.name for item in found] == [f"memory://bucket/clip.mp4#{number}" for number in (0, 8, 16)]
         assert number_of(found[1].load().pixels) == 8  # type: ignore[union-attr]
-        (problem,) = collect(["memory://bucket/clip.mp4"], output_dir="out", decoder="opencv")
+        (problem,) = Collection(["memory://bucket/clip.mp4"], output_dir="out", decoder="opencv")
         assert isinstance(problem, Problem) and "densecli[video]" in str(problem.error)
     finally:
         filesystem.rm("/bucket", recursive=True)
@@ -325,7 +326,7 @@ def overlays(folder: Path, wanted: list[int], size: tuple[int, int] = (WIDTH, HE
 def test_overlay_video_plays_back_in_order_at_its_rate(tmp_path: Path) -> None:
     overlays(tmp_path / "a" / "clip", [0, 10, 20, 30])
     overlays(tmp_path / "a" / "clip", [5])  # of an earlier run with other frames
-    videos = OverlayVideos(tmp_path)
+    videos = OverlayVideos(Here(tmp_path))
     for number in (20, 0, 30, 10, 40):  # 40 failed: it has no overlay
         videos.add("a/clip", number, 6.0)
     (path,) = videos.finish()
@@ -342,7 +343,7 @@ def test_overlay_video_is_made_again_only_where_something_changed(tmp_path: Path
     overlays(tmp_path / "clip", [0, 1, 2])
 
     def run() -> int:
-        videos = OverlayVideos(tmp_path)
+        videos = OverlayVideos(Here(tmp_path))
         for number in range(3):
             videos.add("clip", number, None)
         (path,) = videos.finish()
@@ -368,7 +369,7 @@ def test_overlay_video_of_odd_and_changing_size(
         )
     overlays(tmp_path, [0, 1], (WIDTH + 1, HEIGHT + 1))
     overlays(tmp_path, [2], (WIDTH // 2, HEIGHT // 2))
-    write_video(sorted(tmp_path.glob("*.png")), tmp_path / "v.mp4", 12.5)
+    write_video(sorted(tmp_path.glob("*.png")), tmp_path / "v.mp4", 12.5, Here(tmp_path))
     capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
     shapes = []
     while (read := capture.read())[0]:

@@ -20,7 +20,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not get between the answers
     requests = sys.stdin.buffer
-    segmenter = None
+    segmenter = options = None
     while True:
         try:
             kind, *arguments = pickle.load(requests)
@@ -38,8 +38,8 @@ def main() -> None:
                 segmenter = segmenter_of(options, device, threads)
                 answer = Description.of(segmenter)
             else:
-                assert segmenter is not None
-                answer = without_pixels(segmenter(arguments[0]))
+                assert segmenter is not None and options is not None
+                answer = without_pixels(segmenter(arguments[0], keep_candidates=options.keep_candidates))
         except DensecliError as error:
             answer = error
         except Exception as error:

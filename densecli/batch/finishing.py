@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from densecli.batch.job import BatchJob
 from densecli.batch.manifest import Record, manifest_paths
-from densecli.batch.outputs import source_of
+from densecli.batch.outputs import relative, source_of
 from densecli.batch.workers import Description
 from densecli.console import Console
 from densecli.masks import Segmentation
+from densecli.places import Place
 from densecli.sinks import KINDS
+from densecli.sinks.one_image import put_in_place
 from densecli.sources import local_path
 from densecli.wording import shown_name
 
 if TYPE_CHECKING:
+    from densecli.report.entries import Entry
     from densecli.sources.collecting import Item
 
 _SHOWN_MISSING = 20
@@ -36,22 +39,29 @@ def image_kinds(kinds: Sequence[str]) -> tuple[str, ...]:
 class Spanning:
     """The data sets, overlay videos and report of one run."""
 
-    def __init__(self, job: BatchJob) -> None:
+    def __init__(self, job: BatchJob, place: Place) -> None:
+        from densecli.report.sent_pictures import SentPictures
         from densecli.sinks.datasets import Datasets
         from densecli.sinks.video import OverlayVideos
 
-        self._job = job
-        self._datasets = Datasets(job.kinds, job.output_dir)
-        self._overlay_videos = OverlayVideos(job.output_dir)
+        self._job, self._place = job, place
+        self._datasets = Datasets(job.kinds, place)
+        self._overlay_videos = OverlayVideos(place)
+        self._pictures = SentPictures(place) if place.apart else None
         self._videos = False
 
     def can_rebuild(self, item: Item) -> bool:
         """Whether an input that an earlier run completed can be in this run's data sets as it is."""
         return self._datasets.can_rebuild(item.stem, _dataset_name(item.name, source_of(item), item.frame))
 
-    def written(self, item: Item, segmentation: Segmentation) -> None:
-        """The outputs of an input are there. From any thread. Raises OutputError."""
+    def written(self, item: Item, segmentation: Segmentation, outputs: dict[str, Path]) -> None:
+        """The outputs of an input are complete: put them in place. From any thread. Raises OutputError, StoreError."""
+        pictures: list[Path] = []
+        if self._pictures is not None and self._job.report:
+            pictures = self._pictures.make(_as_reported(item, relative(outputs, self._place.folder)))
+        put_in_place(outputs, self._place, self._job.kinds)
         self._datasets.add(item.stem, _dataset_name(item.name, source_of(item), item.frame), segmentation)
+        self._place.send(pictures)
 
     def ended(self, item: Item) -> None:
         """An input is recorded as done, now or by an earlier run."""
@@ -80,13 +90,13 @@ class Spanning:
         if self._datasets.kinds:
             console.status("writing data sets")
             for path in self._datasets.finish():
-                console.notice(f"data set: {shown_name(str(path))}")
+                console.notice(f"data set: {self._place.shown(path)}")
             for name in self._datasets.missing[:_SHOWN_MISSING]:
                 console.warning(f"{shown_name(name)}: is not in the data sets, its summary or picture is not there")
         if "overlay" in job.kinds:
             console.status("writing overlay videos")
             for path in self._overlay_videos.finish():
-                console.notice(f"video: {shown_name(str(path))}")
+                console.notice(f"video: {self._place.shown(path)}")
         if job.report:
             from densecli.report import write_report
 
@@ -96,9 +106,19 @@ class Spanning:
                 record.entries() if job.shard else reported(record, began),
                 run_settings(job, description),
                 progress=lambda done, total: console.status(f"writing the report: {done:,} of {total:,} pictures"),
+                make=self._pictures,
             )
-            console.notice(f"report: {shown_name(str(path))}")
+            self._place.send([path])
+            console.notice(f"report: {self._place.shown(path)}")
         console.progress_done()
+
+
+def _as_reported(item: Item, outputs: list[str]) -> Entry:
+    """An input that is done as the report takes it: as much as its picture needs."""
+    from densecli.report.entries import Entry
+
+    source = None if item.frame is not None else source_of(item)
+    return Entry(0, item.name, "done", None, None, None, "", source, tuple(outputs))
 
 
 def _is_newer(path: Path, others: Sequence[Path]) -> bool:

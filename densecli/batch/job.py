@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from densecli.errors import UsageError
-from densecli.sinks import WriteOptions
-from densecli.sources.urls import url_scheme
+from densecli.remote.staging import output_url, staging_folder
+from densecli.sinks import CANDIDATES, WriteOptions
 
 ENGINES = ("local", "ray")
 
@@ -25,6 +25,8 @@ class SegmenterOptions:
     precision: str = "auto"
     checkpoint_dir: Path | None = None
     config: Path | None = None
+    keep_candidates: bool = False
+    """Keep what the engine proposes; set by BatchJob.worker_options."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,26 @@ class BatchJob:
     """Go on for ever, with files that arrive; until Ctrl-C."""
     poll_seconds: float = 2.0
 
+    output_url: str | None = None
+    """Where the outputs go in the end, if not to a folder of this machine; `output_dir` must then be its
+    `staging_folder`, which the run empties."""
+
     def __post_init__(self) -> None:
-        if url_scheme(str(self.output_dir)) or re.match(r"[a-z0-9]{2,}:/[^/]", str(self.output_dir)):
-            raise UsageError(
-                f"--output-dir {self.output_dir}: results can only be written to a folder; "
-                "write to one and copy it, or mount the bucket"
-            )
+        if output_url(str(self.output_dir)) is not None:
+            raise UsageError(f"--output-dir {self.output_dir}: is a URL; give it as output_url")
+        if self.output_url is not None and self.output_dir != staging_folder(self.output_url, self.shard):
+            raise UsageError(f"output_dir {self.output_dir}: for {self.output_url}, give staging_folder(URL, shard)")
         if self.engine not in ENGINES:
             raise UsageError(f"--engine {self.engine}: unknown engine; use {' or '.join(ENGINES)}")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"--workers {self.workers}: give 1 or more")
         if self.watch and self.shard:
             raise UsageError("--watch and --shard do not go together: which file is whose changes as files arrive")
+
+    @property
+    def worker_options(self) -> SegmenterOptions:
+        """For the workers: with what the kinds need of them."""
+        return replace(self.segmenter, keep_candidates=CANDIDATES in self.kinds)
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:

@@ -21,40 +21,42 @@ from densecli.files import TEMPORARY_PREFIX, explained
 from densecli.wording import shown_name
 
 # Hidden, so that no listing of results shows them; the files stay, as removing a lock file lets two runs have it.
-_PREFIX = ".densecli-lock"
-_SHARD_LOCK = re.compile(re.escape(_PREFIX) + r"\.\d+-of-\d+")
+PREFIX = ".densecli-lock"
+_SHARD_LOCK = re.compile(re.escape(PREFIX) + r"\.\d+-of-\d+")
 _OLD_SECONDS = 3600.0
 
 
 @contextlib.contextmanager
-def locked(output_dir: Path, shard: tuple[int, int] | None = None) -> Iterator[None]:
+def locked(output_dir: Path, shard: tuple[int, int] | None = None, shown: str | None = None) -> Iterator[None]:
     """Make the folder and hold it for this run, and clear it of temporary files that a killed run left there.
 
-    A run of the whole job excludes every other; a shard excludes the whole job and its own double.
+    A run of the whole job excludes every other; a shard excludes the whole job and its own double. shown: what
+    messages call the folder.
     Raises OutputError, naming the process that has the folder.
     """
+    shown = shown or shown_name(str(output_dir))
     with explained(output_dir):
         output_dir.mkdir(parents=True, exist_ok=True)
-    whole = output_dir / _PREFIX
-    own = output_dir / f"{_PREFIX}.{shard[0]}-of-{shard[1]}" if shard else whole
+    whole = output_dir / PREFIX
+    own = output_dir / f"{PREFIX}.{shard[0]}-of-{shard[1]}" if shard else whole
     with contextlib.ExitStack() as stack:
         if shard:
             # Held for a moment only, by each shard that starts: hence the wait.
-            with _hold(whole, output_dir, wait_seconds=3):
-                stack.enter_context(_hold(own, output_dir))
+            with _hold(whole, shown, wait_seconds=3):
+                stack.enter_context(_hold(own, shown))
         else:
-            stack.enter_context(_hold(own, output_dir))
+            stack.enter_context(_hold(own, shown))
         others = _others_at_work(output_dir, own)
         if others and not shard:
-            raise _taken(output_dir, others[0])
+            raise _taken(shown, others[0])
         owner = _owner_file(own)
         # A run that ends takes its name tag away. One that is still there is of a run that was killed.
-        sweep(output_dir, everything=not others and any(output_dir.glob(f"{_PREFIX}*.json")))
+        sweep(output_dir, everything=not others and any(output_dir.glob(f"{PREFIX}*.json")))
         if not others:
-            for tag in output_dir.glob(f"{_PREFIX}*.json"):
+            for tag in output_dir.glob(f"{PREFIX}*.json"):
                 tag.unlink(missing_ok=True)
         with explained(owner):
-            owner.write_text(json.dumps(_this_process()), encoding="utf-8")
+            owner.write_text(json.dumps(this_process()), encoding="utf-8")
         stack.callback(owner.unlink, missing_ok=True)
         yield
 
@@ -65,12 +67,12 @@ def finishing(output_dir: Path, shard: tuple[int, int] | None = None) -> Iterato
     if not shard:
         yield
         return
-    with _hold(output_dir / f"{_PREFIX}.finishing", output_dir, wait_seconds=3600):
+    with _hold(output_dir / f"{PREFIX}.finishing", shown_name(str(output_dir)), wait_seconds=3600):
         yield
 
 
 @contextlib.contextmanager
-def _hold(path: Path, output_dir: Path, wait_seconds: float = 0) -> Iterator[None]:
+def _hold(path: Path, shown: str, wait_seconds: float = 0) -> Iterator[None]:
     lock = FileLock(path, timeout=wait_seconds, mode=0o666)
     try:
         with explained(path), contextlib.suppress(Timeout):  # an OSError itself, which is not to be explained
@@ -79,7 +81,7 @@ def _hold(path: Path, output_dir: Path, wait_seconds: float = 0) -> Iterator[Non
         yield
         return
     if not lock.is_locked:
-        raise _taken(output_dir, path)
+        raise _taken(shown, path)
     try:
         yield
     finally:
@@ -89,7 +91,7 @@ def _hold(path: Path, output_dir: Path, wait_seconds: float = 0) -> Iterator[Non
 def _others_at_work(output_dir: Path, own: Path) -> list[Path]:
     """Lock files of shards that some process holds at this moment, but our own."""
     held = []
-    for path in sorted(output_dir.glob(f"{_PREFIX}.*")):
+    for path in sorted(output_dir.glob(f"{PREFIX}.*")):
         if path == own or not _SHARD_LOCK.fullmatch(path.name):
             continue
         try:
@@ -126,7 +128,8 @@ def _owner_file(lock: Path) -> Path:
     return lock.with_name(f"{lock.name}.json")
 
 
-def _this_process() -> dict[str, Any]:
+def this_process() -> dict[str, Any]:
+    """What others should know of who writes in a folder."""
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -135,12 +138,12 @@ def _this_process() -> dict[str, Any]:
     }
 
 
-def _taken(output_dir: Path, lock: Path) -> OutputError:
+def _taken(shown: str, lock: Path) -> OutputError:
     who = "another run"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         owner = json.loads(_owner_file(lock).read_text(encoding="utf-8"))
         who = f"process {owner['pid']} on {owner['host']}, started {owner['started']},"
     return OutputError(
-        f"{shown_name(str(output_dir))}: {who} is writing there; wait until it has ended, or choose another "
+        f"{shown}: {who} is writing there; wait until it has ended, or choose another "
         "--output-dir (--shard I/N lets several share one)"
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -19,10 +18,10 @@ from typing import Any, BinaryIO
 
 from densecli.errors import OutputError
 from densecli.files import explained
+from densecli.sources.own_outputs import is_manifest_name
 from densecli.wording import shown_name
 
 SCHEMA = "densecli/manifest/1"
-_NAME = re.compile(r"manifest(\.\d+-of-\d+)?\.jsonl")
 
 
 def manifest_path(output_dir: Path, shard: tuple[int, int] | None = None) -> Path:
@@ -33,7 +32,7 @@ def manifest_path(output_dir: Path, shard: tuple[int, int] | None = None) -> Pat
 def manifest_paths(output_dir: Path) -> list[Path]:
     """The manifests of all runs and shards in a folder."""
     try:
-        return sorted(output_dir / name for name in os.listdir(output_dir) if _NAME.fullmatch(name))
+        return sorted(output_dir / name for name in os.listdir(output_dir) if is_manifest_name(name))
     except FileNotFoundError:
         return []
 

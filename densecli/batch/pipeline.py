@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from densecli import errors
 from densecli.batch.job import SegmenterOptions
-from densecli.batch.outputs import write_outputs
 from densecli.batch.workers import Aborted, Description, Unusable, Worker, WorkerDied
 from densecli.batch.worklist import Work, WorkList
 from densecli.masks import Segmentation
 from densecli.sinks import WriteOptions
+from densecli.sinks.one_image import write_outputs
 from densecli.sources import collecting
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Plan:
     earlier: Callable[[Item, dict[str, Path]], dict[str, Any] | None]
     """The manifest's line where the input is complete already."""
     write_options: WriteOptions = field(default_factory=WriteOptions)
-    written: Callable[[Item, Segmentation], None] = lambda item, segmentation: None
+    written: Callable[[Item, Segmentation, dict[str, Path]], None] = lambda item, segmentation, outputs: None
     """Called by the writers, from several threads, when an input's outputs are there."""
 
 
@@ -331,7 +331,7 @@ class Pipeline:
             try:
                 outputs = self._plan.outputs(work.item)
                 write_outputs(segmentation, outputs, self._plan.write_options)
-                self._plan.written(work.item, segmentation)
+                self._plan.written(work.item, segmentation, outputs)
                 self._emit(Done.of(work.item, segmentation, outputs))
             except Exception as error:
                 self._emit(Failed(work.item, error))

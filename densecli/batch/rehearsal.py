@@ -7,26 +7,34 @@ from typing import Any
 
 from densecli import errors
 from densecli.batch import finishing
+from densecli.batch.destination import looked_at
 from densecli.batch.job import BatchJob
 from densecli.batch.manifest import Record, to_line
-from densecli.batch.outputs import is_complete, outputs_of, refuse_foreign, relative
+from densecli.batch.outputs import is_complete, refuse_foreign, relative
 from densecli.batch.run import collection_of, fingerprint_of, nothing_found
 from densecli.batch.workers import Description
 from densecli.console import Console
+from densecli.places import Place
+from densecli.sinks.one_image import outputs_of
 from densecli.sources import local_path
 from densecli.sources.collecting import Item
-from densecli.wording import shown_input, shown_name
+from densecli.wording import shown_input
 
 
 def rehearse(job: BatchJob, console: Console) -> int:
     """Print what would become of each input. Returns the exit code. Raises what the run itself would raise at once."""
+    with looked_at(job) as (job, place):
+        return _rehearse(job, place, console)
+
+
+def _rehearse(job: BatchJob, place: Place, console: Console) -> int:
     kinds = finishing.image_kinds(job.kinds)
     description = Description.without_loading(job.segmenter, job.devices[0])
     for notice in description.notices:
         console.notice(notice)
     settings = fingerprint_of(job, description)
     to_do = complete = failed = 0
-    collection, spanning = collection_of(job), finishing.Spanning(job)
+    collection, spanning = collection_of(job), finishing.Spanning(job, place)
     with Record(job.output_dir) as record:
         for found in collection:
             shown = shown_input(found.name)
@@ -40,18 +48,18 @@ def rehearse(job: BatchJob, console: Console) -> int:
                 entry["outputs"] = relative(outputs, job.output_dir)
                 if (
                     not job.overwrite
-                    and is_complete(earlier, found, outputs, job.output_dir, settings)
+                    and is_complete(earlier, found, outputs, place, settings)
                     and spanning.can_rebuild(found)
                 ):
                     complete += 1
                     entry["status"] = "skipped"
                     said = "complete already"
                 else:
-                    refuse_foreign(outputs, earlier, job.output_dir)
+                    refuse_foreign(outputs, earlier, place)
                     if (local := local_path(found.source)) is not None and not os.path.exists(local):
                         raise errors.InputError("does not exist; check the path")
                     to_do += 1
-                    said = "would write " + ", ".join(shown_name(str(path)) for path in outputs.values())
+                    said = "would write " + ", ".join(place.shown(path) for path in outputs.values())
             except errors.DensecliError as error:
                 failed += 1
                 entry |= {"status": "failed", "error": str(error).removeprefix(f"{shown}: ")}

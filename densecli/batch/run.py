@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from densecli import errors
 from densecli.batch import finishing, lock
+from densecli.batch.destination import Destination, destination_of
 from densecli.batch.interruption import Interruption
 from densecli.batch.job import BatchJob
 from densecli.batch.manifest import SCHEMA, Manifest, Record, manifest_path, manifest_paths, to_line
-from densecli.batch.outputs import is_complete, outputs_of, refuse_foreign, relative, source_of
+from densecli.batch.outputs import is_complete, refuse_foreign, relative, source_of
 from densecli.batch.pipeline import Complete, Done, Failed, Note, Pipeline, Plan
 from densecli.batch.progress import Progress
 from densecli.batch.workers import Description, InProcess, Unexpected, Worker
 from densecli.console import Console
 from densecli.files import check_writable
+from densecli.remote.store import StoreError
+from densecli.sinks.one_image import outputs_of
 from densecli.sources import collecting
-from densecli.wording import reason_of, shown_input, shown_name
+from densecli.wording import reason_of, shown_input
 
 if TYPE_CHECKING:
     from densecli.sources.collecting import Collection, Item, Problem
@@ -66,14 +69,21 @@ def run_batch(job: BatchJob, console: Console) -> Outcome:
     Raises UsageError, OutputError, CheckpointError or EnvironmentProblem where nothing (more) can be done, and
     StoppedAtOnce at the second Ctrl-C.
     """
-    check_writable(job.output_dir)
-    with _workers(job, console) as workers:
-        description = workers[0].start(job.segmenter, None)
+    with contextlib.ExitStack() as stack:
+        if job.output_url is None:
+            check_writable(job.output_dir)
+        else:
+            # Whether it can be used shows only by using it, and what is done there tells whether a model is needed.
+            destination = stack.enter_context(destination_of(job, console))
+        workers = stack.enter_context(_workers(job, console))
+        description = workers[0].start(job.worker_options, None)
         for notice in description.notices:
             console.notice(notice)
         # Up to here nothing is lost by an interruption. (And Ray sets handlers of its own.)
-        with lock.locked(job.output_dir, job.shard), Interruption() as interruption:
-            return _Run(job, console, interruption, workers, description).run()
+        if job.output_url is None:
+            destination = stack.enter_context(destination_of(job, console))
+        interruption = stack.enter_context(Interruption())
+        return _Run(job, console, interruption, workers, description, destination).run()
 
 
 @contextlib.contextmanager
@@ -108,16 +118,18 @@ class _Run:
         interruption: Interruption,
         workers: Sequence[Worker],
         description: Description,
+        destination: Destination,
     ) -> None:
+        self.destination, self.place = destination, destination.place
         self.job, self.console, self.interruption = job, console, interruption
         self.workers, self.description = workers, description
         self.kinds = finishing.image_kinds(job.kinds)
         self.settings = fingerprint_of(job, description)
-        self.spanning = finishing.Spanning(job)
+        self.spanning = finishing.Spanning(job, self.place)
         self.outcome = Outcome()
         self.failures: list[str] = []
         self.environment_only = True
-        self.hopeless: errors.OutputError | None = None
+        self.hopeless: errors.DensecliError | None = None
         self.advised = False
         self.redoing: set[str] = set()
         """Output names of inputs on their way that an earlier run has tried or done otherwise."""
@@ -135,13 +147,14 @@ class _Run:
                 job.write_options,
                 self.spanning.written,
             )
-            pipeline = Pipeline(collection, plan, self.workers, self.description, job.segmenter)
+            pipeline = Pipeline(collection, plan, self.workers, self.description, job.worker_options)
             try:
                 if self.console.shows_progress and not job.watch:
                     threading.Thread(target=_count, args=(job, progress, pipeline), daemon=True).start()
                 pipeline.start()
                 self._follow(pipeline, manifest, progress)
             except BaseException as error:
+                self.destination.hurry()
                 listening = pipeline.abort()
                 self.console.progress_done()
                 if not listening:
@@ -173,11 +186,11 @@ class _Run:
         entry = record.of(item.stem)
         if (
             not self.job.overwrite
-            and is_complete(entry, item, outputs, self.job.output_dir, self.settings)
+            and is_complete(entry, item, outputs, self.place, self.settings)
             and self.spanning.can_rebuild(item)
         ):
             return entry
-        refuse_foreign(outputs, entry, self.job.output_dir)
+        refuse_foreign(outputs, entry, self.place)
         if entry is not None:
             self.redoing.add(item.stem)
         return None
@@ -253,7 +266,7 @@ class _Run:
 
     def _say_done(self, event: Done, entry: dict[str, Any]) -> None:
         shown = shown_input(event.item.name)
-        written = ", ".join(shown_name(str(path)) for path in event.outputs.values())
+        written = ", ".join(self.place.shown(path) for path in event.outputs.values())
         found = f"{shown}: Found {event.masks} mask{'' if event.masks == 1 else 's'}. {written}"
         self.console.result(found, to_line(entry) if self.console.json else "")
         for warning in event.warnings:
@@ -290,7 +303,8 @@ class _Run:
             self.console.notice(error.trace.rstrip())
         entry = self._entry(event.item, "failed") | {"error": text, "outputs": []}
         cause = error.__cause__
-        if isinstance(error, errors.OutputError) and isinstance(cause, OSError) and cause.errno in _HOPELESS:
+        disk_is_full = isinstance(error, errors.OutputError) and isinstance(cause, OSError) and cause.errno in _HOPELESS
+        if isinstance(error, errors.DensecliError) and (disk_is_full or isinstance(error, StoreError)):
             self.hopeless = error
             with contextlib.suppress(errors.OutputError):  # there is no room for this line either
                 manifest.append(entry)
@@ -304,10 +318,14 @@ class _Run:
     def _finish(self) -> None:
         """Write what spans the run: data sets, overlay videos, the report."""
         with lock.finishing(self.job.output_dir, self.job.shard):
-            if not self.outcome.done and not self.outcome.failed and self.spanning.is_up_to_date():
+            nothing_new = not self.outcome.done and not self.outcome.failed
+            finished = self.destination.is_finished() if nothing_new else False
+            if finished or (finished is None and self.spanning.is_up_to_date()):
                 return
+            self.destination.before_finishing()
             with Record(self.job.output_dir) as record:
                 self.spanning.finish(record, self.console, self.description, self.began)
+            self.destination.after_finishing()
 
     def _summarise(self) -> None:
         outcome, console = self.outcome, self.console
@@ -327,7 +345,7 @@ class _Run:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in outcome.skipped.items())
             parts.append(f"{sum(outcome.skipped.values()):,} skipped ({reasons})")
         share = f", engine busy {outcome.busy_seconds / outcome.seconds:.0%}" if console.verbose else ""
-        where = shown_name(str(manifest_path(self.job.output_dir, self.job.shard)))
+        where = self.place.shown(manifest_path(self.job.output_dir, self.job.shard))
         console.notice(f"{'; '.join(parts)}; {outcome.seconds:.1f} s{share}; {where}")
 
     def _exit_code(self) -> int:
@@ -359,22 +377,14 @@ def fingerprint_of(job: BatchJob, description: Description) -> str:
 
 def collection_of(job: BatchJob) -> Collection:
     """The inputs of a run."""
-    if job.watch:
-        return collecting.watch(
-            job.inputs,
-            output_dir=job.output_dir,
-            recursive=job.recursive,
-            every=job.every,
-            max_frames=job.max_frames,
-            poll_seconds=job.poll_seconds,
-        )
-    return collecting.collect(
+    return collecting.Collection(
         job.inputs,
         output_dir=job.output_dir,
         recursive=job.recursive,
         every=job.every,
         max_frames=job.max_frames,
         shard=job.shard,
+        poll_seconds=job.poll_seconds if job.watch else None,
     )
 
 

@@ -154,10 +154,12 @@ class InProcess:
         self.device, self._late = device, late
         self._segmenter: Segmenter | None = None
         self._start: Callable[[], Segmenter] | None = None
+        self._keep_candidates = False
         self._killed = threading.Event()
 
     def start(self, options: SegmenterOptions, threads: int | None) -> Description:
         self._start = partial(segmenter_of, options, self.device, threads)
+        self._keep_candidates = options.keep_candidates
         if self._late:
             return Description.without_loading(options, self.device)
         self._segmenter = self._start()
@@ -176,7 +178,7 @@ class InProcess:
                 raise Aborted
             progress(done, total)
 
-        return self._segmenter(image, progress=report)
+        return self._segmenter(image, progress=report, keep_candidates=self._keep_candidates)
 
     def stop(self) -> None:
         self._segmenter = None
@@ -208,9 +210,16 @@ _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 def without_pixels(segmentation: Segmentation) -> Segmentation:
     """For the way back from another process: who sent the image has its pixels."""
-    return replace(segmentation, pixels=_NO_PIXELS)
+    kept = segmentation.proposals
+    return replace(segmentation, pixels=_NO_PIXELS, proposals=kept and replace(kept, pixels=None))
 
 
 def with_pixels(segmentation: Segmentation, image: LoadedImage) -> Segmentation:
     """The opposite of `without_pixels`."""
-    return replace(segmentation, pixels=image.pixels)
+    kept = segmentation.proposals
+    if kept is not None:
+        from densecli.image_candidates import photo_of
+
+        # Another machine may not know the photo's place.
+        kept = replace(kept, pixels=image.pixels, photo=photo_of(image.name))
+    return replace(segmentation, pixels=image.pixels, proposals=kept)

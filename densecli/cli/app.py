@@ -9,7 +9,7 @@ import traceback
 import typer
 
 from densecli import __version__, errors
-from densecli.cli import batch, compare, doctor, download_checkpoints, presets, segment
+from densecli.cli import batch, compare, doctor, download_checkpoints, presets, segment, tune
 
 app = typer.Typer(
     name="densecli",
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("segment")(segment.segment)
 app.command("batch")(batch.batch)
 app.command("compare")(compare.compare)
+app.command("tune")(tune.tune)
 app.command("download-checkpoints")(download_checkpoints.download_checkpoints)
 app.command("doctor")(doctor.doctor)
 app.add_typer(presets.app, name="presets")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from densecli import errors
 from densecli.cli import options
+from densecli.cli.interruption import interruptible
 
 
 def batch(
@@ -23,6 +20,7 @@ def batch(
     recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Look into subfolders too.")] = False,
     preset: options.PresetOption = "dense",
     set_: options.SetOption = [],  # noqa: B006  (typer makes a new list for each call)
+    fill: options.FillOption = None,
     model: options.ModelOption = "auto",
     config: options.ConfigOption = None,
     checkpoint_dir: options.CheckpointDirOption = None,
@@ -33,9 +31,7 @@ def batch(
         ),
     ] = "auto",
     precision: options.PrecisionOption = "auto",
-    output_dir: Annotated[
-        str, typer.Option("-o", "--output-dir", metavar="DIR", help="Where results go; created if missing.")
-    ] = "densecli-out",
+    output_dir: options.OutputDirOption = "densecli-out",
     save: options.SaveOption = "overlay,json",
     overwrite: Annotated[
         bool,
@@ -75,26 +71,31 @@ def batch(
     Writes for each what `segment` writes, a line to manifest.jsonl as it ends, and report.html for the run. Run again,
     it skips what is complete, and does what failed, changed or is new. Ctrl-C finishes what is in work and stops.
     """
-    try:
+    with interruptible():
         from densecli.batch.job import BatchJob, SegmenterOptions, parse_devices, parse_shard
         from densecli.console import Console
         from densecli.presets import load_preset
+        from densecli.remote.staging import local_folder, output_url, staging_folder
         from densecli.sinks import WriteOptions, parse_kinds
 
         with Console(quiet=quiet, verbose=verbose, json=json_, json_lines=True) as console:
+            part, url = parse_shard(shard), output_url(output_dir)
             job = BatchJob(
                 inputs=inputs,
-                output_dir=Path(output_dir),
+                output_dir=staging_folder(url, part) if url else local_folder(output_dir),
+                output_url=url,
                 kinds=parse_kinds(save),
                 write_options=WriteOptions(alpha=alpha),
-                segmenter=SegmenterOptions(load_preset(preset, set_), model, precision, checkpoint_dir, config),
+                segmenter=SegmenterOptions(
+                    load_preset(preset, options.with_fill(set_, fill)), model, precision, checkpoint_dir, config
+                ),
                 devices=parse_devices(device),
                 recursive=recursive,
                 every=every,
                 max_frames=max_frames,
                 overwrite=overwrite,
                 fail_fast=fail_fast,
-                shard=parse_shard(shard),
+                shard=part,
                 engine=engine,
                 workers=workers,
                 report=report,
@@ -107,10 +108,3 @@ def batch(
             from densecli.batch.run import run_batch
 
             return run_batch(job, console).exit_code
-    except KeyboardInterrupt as interrupt:
-        if getattr(interrupt, "stuck", False):
-            # A thread deep in a library does not listen, and would crash the interpreter on its way out.
-            print("densecli: error: interrupted", file=sys.stderr, flush=True)
-            os._exit(errors.EXIT_INTERRUPTED)
-        # Left to typer, some versions end without a word.
-        raise typer.Abort from None

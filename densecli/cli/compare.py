@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from densecli.cli import options
+from densecli.cli.interruption import interruptible
 
 
 def compare(
@@ -39,17 +40,13 @@ def compare(
     from densecli.console import Console
     from densecli.one_sheet import SheetJob, write_sheet
 
-    try:
-        with Console(quiet=quiet, verbose=verbose) as console:
-            return write_sheet(
-                SheetJob(image, presets.split(","), set_, output, alpha),
-                console,
-                model=model,
-                device=device,
-                precision=precision,
-                checkpoint_dir=checkpoint_dir,
-                config=config,
-            )
-    except KeyboardInterrupt:
-        # Left to typer, some versions end without a word.
-        raise typer.Abort from None
+    with interruptible(), Console(quiet=quiet, verbose=verbose) as console:
+        return write_sheet(
+            SheetJob(image, presets.split(","), set_, output, alpha),
+            console,
+            model=model,
+            device=device,
+            precision=precision,
+            checkpoint_dir=checkpoint_dir,
+            config=config,
+        )

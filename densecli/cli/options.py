@@ -16,6 +16,14 @@ SetOption = Annotated[
     list[str],
     typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override one value of the preset; repeatable."),
 ]
+FillOption = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option(
+        "--fill/--no-fill",
+        help="Ask again, with up to 3 denser grids, over what no mask covers (preset key fill).",
+        show_default=False,
+    ),
+]
 ModelOption = Annotated[
     str,
     typer.Option(
@@ -39,12 +47,25 @@ PrecisionOption = Annotated[
     typer.Option("--precision", metavar="NAME", help="auto (half on CUDA, else fp32), fp32, bf16 or fp16."),
 ]
 OutputDirOption = Annotated[
-    Path, typer.Option("-o", "--output-dir", metavar="DIR", help="Where results go; created if missing.")
+    str,
+    typer.Option(
+        "-o", "--output-dir", metavar="DIR|URL", help="Where results go: a folder, made if missing, or a URL."
+    ),
 ]
 SaveOption = Annotated[
     str,
-    typer.Option("--save", metavar="KINDS", help="Comma list of overlay,json,labels,masks,cutouts,coco,yolo,labelme."),
+    typer.Option(
+        "--save",
+        metavar="KINDS",
+        help="Comma list of overlay,json,labels,labels-wholes,labels-leaves,masks,cutouts,candidates,"
+        "coco,yolo,labelme.",
+    ),
 ]
 AlphaOption = Annotated[float, typer.Option("--alpha", metavar="0..1", help="Opacity of the overlay.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only results and errors.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="More detail, and tracebacks.")]
+
+
+def with_fill(overrides: list[str], fill: bool | None) -> list[str]:
+    """The overrides of `--set`, and that of --fill or --no-fill, where one was given."""
+    return overrides if fill is None else [*overrides, f"fill={str(fill).lower()}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import torch
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
 from densecli.engine.grid import Crop
 from densecli.engine.parameters import GeneratorParameters
@@ -79,3 +79,10 @@ def touches_crop_edge(boxes: torch.Tensor, crop: Crop, height: int, width: int) 
 def suppress(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
     """Greedy NMS on boxes (N × 4 xyxy). Returns the kept indices by falling score; ties keep their order."""
     return nms(boxes.float(), scores.float(), threshold)
+
+
+def duplicates(boxes: torch.Tensor, known: torch.Tensor, threshold: float) -> torch.Tensor:
+    """N bool: boxes (N × 4 xyxy) that NMS would drop for one of the known ones (K × 4), were these all to win."""
+    if not len(known):
+        return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    return (box_iou(boxes.float(), known.float()) > threshold).any(1)

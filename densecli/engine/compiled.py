@@ -14,3 +14,13 @@ def kernels() -> ModuleType | None:
     except (ImportError, RuntimeError, OSError):
         return None
     return cpu_kernels
+
+
+@cache
+def edge_kernels() -> ModuleType | None:
+    """The module edge_kernels, or None as above."""
+    if kernels() is None:
+        return None
+    from densecli.engine import edge_kernels
+
+    return edge_kernels

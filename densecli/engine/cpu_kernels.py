@@ -144,42 +144,6 @@ def areas_and_boxes(
 
 
 @njit(nogil=True, cache=True)
-def fill_mask(picture, threshold, row_start, row_weight, x_start, x_weights, x0, y0, out):
-    """Set the pixels of a window at x0, y0 whose interpolated logit is above `threshold`.
-
-    out: w × h bool, all False: column after column of pixels, as runs are. Every pixel that is interpolated at all is
-    interpolated as F.interpolate does it, along x, then along y.
-    """
-    h, w = picture.shape
-    width, height = out.shape
-    one = np.float32(1.0)
-    for i in range(h):
-        top, bottom = max(row_start[i], y0), min(row_start[i + 1], y0 + height)
-        if top >= bottom:
-            continue
-        below = min(i + 1, h - 1)
-        for j in range(w):
-            left, right = max(x_start[j], x0), min(x_start[j + 1], x0 + width)
-            if left >= right:
-                continue
-            beside = min(j + 1, w - 1)
-            upper0, upper1 = picture[i, j], picture[i, beside]
-            lower0, lower1 = picture[below, j], picture[below, beside]
-            if not max(max(upper0, upper1), max(lower0, lower1)) > threshold:
-                continue
-            if min(min(upper0, upper1), min(lower0, lower1)) > threshold:
-                out[left - x0 : right - x0, top - y0 : bottom - y0] = True
-                continue
-            for x in range(left, right):
-                across = x_weights[x]
-                upper = upper0 * (one - across) + upper1 * across
-                lower = lower0 * (one - across) + lower1 * across
-                for y in range(top, bottom):
-                    weight = row_weight[y]
-                    out[x - x0, y - y0] = upper * (one - weight) + lower * weight > threshold
-
-
-@njit(nogil=True, cache=True)
 def _root(parent, i):
     while parent[i] != i:
         parent[i] = parent[parent[i]]

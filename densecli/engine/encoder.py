@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,13 +35,14 @@ def model_input(pixels: np.ndarray, size: int, device: torch.device) -> torch.Te
     """Resize H×W×3 uint8 RGB to the model's 1×3×size×size float32, normalised.
 
     The same anti-aliased bilinear filter as the reference (torchvision Resize on a float tensor), first along
-    rows, then along columns; the first pass goes in strips so that no float copy of the whole image is made.
+    rows, then along columns; the first pass goes in strips so that no float copy of the whole image is made. A strip
+    goes to a GPU as uint8 by way of pinned memory, while the one before it is still being resized.
     """
     height, width = pixels.shape[:2]
     rows_per_strip = max(1, _STRIP_PIXELS // width)
     strips = []
     for top in range(0, height, rows_per_strip):
-        strip = torch.tensor(pixels[top : top + rows_per_strip]).to(device)  # copies: the source may be read-only
+        strip = _uploaded(pixels[top : top + rows_per_strip], device)
         strip = strip.permute(2, 0, 1)[None].to(torch.float32).div_(255)
         strips.append(
             F.interpolate(strip, (strip.shape[2], size), mode="bilinear", align_corners=False, antialias=True)
@@ -48,9 +50,17 @@ def model_input(pixels: np.ndarray, size: int, device: torch.device) -> torch.Te
     narrow = torch.cat(strips, dim=2)
     del strips
     resized = F.interpolate(narrow, (size, size), mode="bilinear", align_corners=False, antialias=True)
-    mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=device).view(1, 3, 1, 1)
-    return (resized - mean) / std
+    for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
+        resized[:, channel].sub_(mean).div_(std)
+    return resized
+
+
+def _uploaded(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A copy of uint8 pixels on the device: on CUDA under way when this returns, elsewhere there."""
+    host = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    host.numpy()[...] = pixels
+    # The allocator of pinned memory gives it to nobody else before the copy is done.
+    return host.to(device, non_blocking=device.type == "cuda")
 
 
 def encode(model: SAM2Base, pixels: np.ndarray, device: torch.device, dtype: torch.dtype) -> Features:
@@ -58,7 +68,11 @@ def encode(model: SAM2Base, pixels: np.ndarray, device: torch.device, dtype: tor
     image = model_input(pixels, model.image_size, device)
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         backbone = model.forward_image(image)
-    maps = backbone["backbone_fpn"][-model.num_feature_levels :]
+    return features_of(model, backbone["backbone_fpn"][-model.num_feature_levels :])
+
+
+def features_of(model: SAM2Base, maps: Sequence[torch.Tensor]) -> Features:
+    """Features of the image encoder's maps, the finest first."""
     embedding = maps[-1]
     if model.directly_add_no_mem_embed:
         embedding = embedding + model.no_mem_embed.transpose(1, 2)[..., None]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 
-from densecli.engine import grid, memory
+from densecli.engine import device_run, grid, memory
 from densecli.engine.candidates import Candidates, stability_and_boxes
 from densecli.engine.decoder import Decoded, PromptDecoder
-from densecli.engine.encoder import encode
+from densecli.engine.edges import Guide
+from densecli.engine.encoder import Features, encode
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters, Limits
 from densecli.engine.proposals import CropProposals, Floor, Proposals
+from densecli.engine.run import Prompted, Run, Wanted
+from densecli.engine.second_look import SecondLook
 from densecli.engine.selection import Funnel, Winner, chosen, finished, winners_of
 from densecli.engine.upsampling import Upsampling
 from densecli.errors import EnvironmentProblem
@@ -42,41 +43,6 @@ class Generated:
     proposals: Proposals | None = None
 
 
-@dataclass
-class _Run:
-    """State of one image's run: what is counted and timed along the way."""
-
-    funnel: Funnel = field(default_factory=Funnel)
-    seconds: dict[str, float] = field(default_factory=lambda: {"encode": 0.0, "decode": 0.0, "postprocess": 0.0})
-    warnings: list[str] = field(default_factory=list)
-    batch: memory.BatchSize | None = None
-    progress: Callable[[int, int], None] | None = None
-    all_points: int = 0
-
-    @property
-    def tile(self) -> int:
-        assert self.batch is not None
-        return self.batch.tile
-
-    @contextmanager
-    def timed(self, stage: str, device: torch.device) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        self.seconds[stage] += time.perf_counter() - begin
-
-
-@dataclass(frozen=True)
-class _Prompted:
-    """One crop, encoded, with its point prompts: N × 2 float32, in pixels of the crop and of the model's input."""
-
-    decoder: PromptDecoder
-    upsampling: Upsampling
-    points: torch.Tensor
-    prompts: torch.Tensor
-
-
 class MaskGenerator:
     """SAM 2's automatic mask generator for one loaded model; same masks as `SAM2AutomaticMaskGenerator`."""
 
@@ -96,6 +62,15 @@ class MaskGenerator:
         self.device: torch.device = model.device
         # MPS has no float64 and shares its memory with the CPU, whose compiled loops score candidates faster anyway.
         self.scoring_device = torch.device("cpu") if self.device.type == "mps" else self.device
+        self.device_loop = self.device.type == "cuda" and device_run.usable(self)
+        """Whether a crop's points go through the loop of `device_loop.py`, which is made for CUDA and runs anywhere."""
+        self.acceleration = device_run.acceleration_of(self.limits.compile, self.model, self.device)
+
+    @property
+    def logits_size(self) -> tuple[int, int]:
+        """Height and width of the grid that the model decides on."""
+        height, width = self.model.sam_prompt_encoder.mask_input_size
+        return int(height), int(width)
 
     @torch.inference_mode()
     def generate(
@@ -110,34 +85,44 @@ class MaskGenerator:
         proposed above this floor, or above the own thresholds where they are lower.
         Raises EnvironmentProblem when memory does not suffice even for one point at a time.
         """
-        run = _Run(progress=progress)
+        run = Run(progress=progress)
         size = pixels.shape[0], pixels.shape[1]
         crop_list = grid.crops(*size, self.parameters)
         run.all_points = sum(grid.layer_points_per_side(self.parameters, crop.layer) ** 2 for crop in crop_list)
         if keep is not None:
             return self._kept(pixels, crop_list, keep.lowered_to(self.parameters), run)
         winners: list[Winner] = []
+        look = self._look(pixels, run)
         for crop in crop_list:
-            winners += self._crop_winners(pixels, crop, run)
+            winners += self._crop_winners(pixels, crop, run, look)
         with run.timed("postprocess", self.device):
-            masks = finished(winners, len(crop_list), size, self.parameters, self.cleanup, run.funnel)
-        return Generated(masks, run.funnel, run.seconds, run.warnings)
+            guide = Guide(pixels, self.logits_size)
+            masks = finished(
+                winners, len(crop_list), size, self.parameters, self.cleanup, run.funnel, look=look, guide=guide
+            )
+        return Generated(masks, run.funnel, run.clock.seconds, run.warnings)
 
-    def _kept(self, pixels: np.ndarray, crop_list: list[grid.Crop], floor: Floor, run: _Run) -> Generated:
+    def _look(self, pixels: np.ndarray, run: Run) -> SecondLook | None:
+        return SecondLook(self, pixels, run=run) if self.parameters.ask_for_wholes or self.parameters.fill else None
+
+    def _kept(self, pixels: np.ndarray, crop_list: list[grid.Crop], floor: Floor, run: Run) -> Generated:
         """The masks by way of the proposals, which are made of every candidate above the floor at once."""
         proposed, best = [], []
         outputs = 1
+        look = self._look(pixels, run)
         for crop in crop_list:
             run.funnel.best_predicted_iou = 0.0
-            prompted = self._prompted(pixels, crop, run)
+            prompted = self.prompted(pixels, crop, run)
+            if look is not None:
+                look.use(prompted)
             outputs = prompted.decoder.outputs(self.parameters.multimask_output)
 
-            def work(part: slice, prompted: _Prompted = prompted) -> CropProposals:
+            def work(part: slice, prompted: Prompted = prompted) -> CropProposals:
                 scored, logits = self._scored(prompted, part, run, floor.predicted_iou)
                 with run.timed("postprocess", self.device):
                     return CropProposals.of(scored, logits, prompted.upsampling, self.parameters.mask_threshold, floor)
 
-            proposed.append(CropProposals.cat(self._in_batches(len(prompted.points), run, work)))
+            proposed.append(CropProposals.cat(self.in_batches(len(prompted.points), run, work)))
             best.append(run.funnel.best_predicted_iou)
         with run.timed("postprocess", self.device):
             together = CropProposals.cat(proposed)
@@ -150,14 +135,16 @@ class MaskGenerator:
                 best_predicted_iou=tuple(best),
                 candidates=together.candidates,
                 masks=together.masks,
+                logits_size=self.logits_size,
             )
-            masks, funnel = proposals.select(self.parameters, self.cleanup)
-        return Generated(masks, funnel, run.seconds, run.warnings, proposals)
+            masks, funnel = proposals.select(self.parameters, self.cleanup, look=look, pixels=pixels)
+        return Generated(masks, funnel, run.clock.seconds, run.warnings, proposals)
 
-    def _prompted(self, pixels: np.ndarray, crop: grid.Crop, run: _Run) -> _Prompted:
+    def prompted(self, pixels: np.ndarray, crop: grid.Crop, run: Run) -> Prompted:
+        """A crop of an image, encoded, with the points of its grid."""
         x0, y0, x1, y1 = crop.box
         with run.timed("encode", self.device):
-            features = self._encoded(pixels[y0:y1, x0:x1])
+            features = self._encoded(pixels[y0:y1, x0:x1], run)
             decoder = PromptDecoder(self.model, features, self.dtype)
         upsampling = Upsampling(decoder.logits_size, (crop.height, crop.width), self.scoring_device)
         points = torch.as_tensor(grid.crop_points(crop, self.parameters), dtype=torch.float32, device=self.device)
@@ -165,18 +152,35 @@ class MaskGenerator:
         prompts = points / size * self.model.image_size
         if run.batch is None:
             run.batch = self._batch_size(decoder)
-        return _Prompted(decoder, upsampling, points, prompts)
+        return Prompted(crop, decoder, upsampling, points, prompts)
 
-    def _crop_winners(self, pixels: np.ndarray, crop: grid.Crop, run: _Run) -> list[Winner]:
-        prompted = self._prompted(pixels, crop, run)
+    def _crop_winners(self, pixels: np.ndarray, crop: grid.Crop, run: Run, look: SecondLook | None) -> list[Winner]:
+        prompted = self.prompted(pixels, crop, run)
+        if look is not None:
+            look.use(prompted)
+        return self.winners(prompted, (pixels.shape[0], pixels.shape[1]), run)
+
+    def winners(
+        self, prompted: Prompted, size: tuple[int, int], run: Run, wanted: Wanted | None = None
+    ) -> list[Winner]:
+        """Masks of the candidates of one crop's points that pass every filter and its NMS. size: of the image.
+
+        wanted: one more filter, before the others.
+        """
+        if wanted is None and self.device_loop and (found := device_run.winners(self, prompted, size, run)) is not None:
+            return found
+        crop = prompted.crop
         threshold = self.parameters.pred_iou_thresh
-        scored = Candidates.cat(
+
+        def work(part: slice) -> Candidates:
             # The logits go with their batch: only numbers are held of all candidates.
-            self._in_batches(len(prompted.points), run, lambda part: self._scored(prompted, part, run, threshold)[0])
-        )
+            candidates, logits = self._scored(prompted, part, run, threshold)
+            return candidates if wanted is None else candidates[wanted(candidates, logits)]
+
+        scored = Candidates.cat(self.in_batches(len(prompted.points), run, work))
         with run.timed("postprocess", self.device):
-            won = scored[chosen(scored, crop, (pixels.shape[0], pixels.shape[1]), self.parameters, run.funnel)]
-        winners = self._in_batches(len(won), run, lambda part: self._decoded_winners(prompted, won[part], crop, run))
+            won = scored[chosen(scored, crop, size, self.parameters, run.funnel)]
+        winners = self.in_batches(len(won), run, lambda part: self._decoded_winners(prompted, won[part], run))
         return [winner for batch in winners for winner in batch]
 
     def _batch_size(self, decoder: PromptDecoder) -> memory.BatchSize:
@@ -187,7 +191,7 @@ class MaskGenerator:
             decoder.shape(self.parameters.multimask_output),
         )
 
-    def _in_batches(self, n: int, run: _Run, work: Callable[[slice], T]) -> list[T]:
+    def in_batches(self, n: int, run: Run, work: Callable[[slice], T]) -> list[T]:
         """`work` on slice after slice of n prompts; where memory runs out, again with half as many at a time."""
         results: list[T] = []
         start = 0
@@ -212,8 +216,10 @@ class MaskGenerator:
             run.warnings.append(f"out of memory: went on with {run.batch.points} points per batch")
         return results
 
-    def _encoded(self, crop_pixels: np.ndarray):
+    def _encoded(self, crop_pixels: np.ndarray, run: Run) -> Features:
         try:
+            if self.acceleration and (features := device_run.features(self, crop_pixels, run)) is not None:
+                return features
             return encode(self.model, crop_pixels, self.device, self.dtype)
         except Exception as error:
             if memory.is_out_of_memory(error):
@@ -258,7 +264,7 @@ class MaskGenerator:
         return Decoded(predicted_iou, kept, again.logits)
 
     def _scored(
-        self, prompted: _Prompted, part: slice, run: _Run, pred_iou_thresh: float
+        self, prompted: Prompted, part: slice, run: Run, pred_iou_thresh: float
     ) -> tuple[Candidates, torch.Tensor]:
         """Candidates of one batch of prompts above `pred_iou_thresh`, whatever their stability, and their logits."""
         with run.timed("decode", self.device):
@@ -277,7 +283,7 @@ class MaskGenerator:
             run.progress(funnel.points, run.all_points)
         return candidates, decoded.logits
 
-    def _decoded_winners(self, prompted: _Prompted, won: Candidates, crop: grid.Crop, run: _Run) -> list[Winner]:
+    def _decoded_winners(self, prompted: Prompted, won: Candidates, run: Run) -> list[Winner]:
         """Decode the few winners again rather than keep the logits of all candidates, and make their masks."""
         decoder, threshold = prompted.decoder, self.parameters.pred_iou_thresh
         rows = torch.arange(len(won), device=self.device)
@@ -289,4 +295,4 @@ class MaskGenerator:
             logits = logits.to(self.scoring_device)
         with run.timed("postprocess", self.device):
             masks = [prompted.upsampling.mask(one, self.parameters.mask_threshold) for one in logits]
-            return winners_of(won, masks, prompted.points[points], crop)
+            return winners_of(won, masks, prompted.points[points], prompted.crop)

@@ -17,6 +17,14 @@ _MOST_POINTS_PER_BATCH = {"cuda": 256, "mps": 64, "cpu": 64}
 # (benchmarks/NOTES.md has the measurements; twice as much or half as much costs 5 to 20 %).
 _CPU_TILE_BYTES = 8 << 20
 
+# Image tokens of a tile of the loop on a GPU, and of the survivors that are upscaled together: 128 and 32 prompts of an
+# official shape in half precision, 1,820 and 455 of the starter. By count, not yet measured on a GPU: plain PyTorch
+# takes about 1 ms to launch a tile's 120 kernels; a GPU of 3 TB/s takes 2 ms to move the 6 GB that they read and
+# write. Smaller tiles would make it wait for the launches, larger ones only hold more memory.
+_LOOP_TILE_BYTES = 256 << 20
+_SURVIVORS_OF_TILE = 4
+_MOST_PROMPTS_IN_LOOP_TILE = 4096
+
 
 def free_bytes(device: torch.device) -> int:
     """Memory in bytes that this process could still take on `device`."""
@@ -108,6 +116,24 @@ class DecoderShape:
         return self.tokens * (4 * self.channels + 3 * 64 + 16 * 3 * self.channels // 8) * self.element_size
 
     @property
+    def loop_bytes(self) -> int:
+        """What one prompt takes in a tile of the loop on a GPU.
+
+        Its image tokens four times (of the tile before, which waits for its survivors to be counted; before, in and
+        after the norm of a layer) and three times its 64 (head, token) pairs' scores.
+        """
+        return self.tokens * (4 * self.channels + 3 * 64) * self.element_size
+
+    @property
+    def survivor_bytes(self) -> int:
+        """What one surviving prompt takes while the loop upscales and scores it.
+
+        Its image tokens, the first convolution's pixels, the second's (twice as many numbers) twice, and its logits
+        twice.
+        """
+        return self.tokens * (6 * self.channels + 2 * 16 * self.outputs) * self.element_size
+
+    @property
     def batch_bytes(self) -> int:
         """What one prompt takes while its candidates are scored: 16 float32 logits per token and output, 3 times."""
         return self.tokens * 16 * self.outputs * 4 * 3
@@ -137,6 +163,44 @@ def choose_batch_size(requested: int | str, device: torch.device, budget: int, s
         points //= 2
         tile = min(points, max(1, tile // 2)) if tile * shape.tile_bytes > budget // 2 else min(points, tile)
     return BatchSize(points, _even(points, tile))
+
+
+@dataclass(frozen=True)
+class LoopSize:
+    """Prompts of a tile of the loop on a GPU, and survivors that are upscaled together, of which it is a multiple."""
+
+    prompts: int
+    survivors: int
+
+    def halved(self) -> LoopSize:
+        return _loop_size(max(1, self.prompts // 2))
+
+
+def choose_loop_size(
+    requested: int | str, budget: int, shape: DecoderShape, points: int, *, captured: bool = False
+) -> LoopSize:
+    """Sizes of the loop for `budget` bytes beyond what is in use now, and a crop of so many points.
+
+    requested: points_per_batch; a number is taken as it is (rounded down to a multiple of a quarter). captured: for
+    steps that are captured, which have one size for all crops and memory of their own for each of two tiles under way;
+    launching them takes no time, so half as much does for a tile.
+    """
+    if isinstance(requested, int):
+        return _loop_size(requested if captured else min(requested, points))
+    tile_bytes = _LOOP_TILE_BYTES // 2 if captured else _LOOP_TILE_BYTES
+    prompts = min(_MOST_PROMPTS_IN_LOOP_TILE, max(1, tile_bytes // shape.tokens_bytes))
+    size = _loop_size(prompts if captured else _even(points, prompts))
+    copies = 2 if captured else 1
+    while (
+        size.prompts > 1 and copies * (size.prompts * shape.loop_bytes + size.survivors * shape.survivor_bytes) > budget
+    ):
+        size = size.halved()
+    return size
+
+
+def _loop_size(prompts: int) -> LoopSize:
+    survivors = max(1, prompts // _SURVIVORS_OF_TILE)
+    return LoopSize(prompts // survivors * survivors, survivors)
 
 
 def _even(points: int, most: int) -> int:

@@ -33,8 +33,8 @@ def runs_of_logits(picture, threshold, row_start, row_weight, x_start, x_weights
     """Columns, tops and bottoms (n int64 each, by column, then top) of the pixels above `threshold`, in pixels.
 
     picture: h × w float32. row_start, x_start: first pixel of each cell, ending with the number of pixels. row_weight,
-    x_weights: float32 weight of the next logit for each pixel. The pixels are those of cpu_kernels.fill_mask: solid
-    cells count whole, in others every pixel is interpolated along x, then along y.
+    x_weights: float32 weight of the next logit for each pixel. The pixels are those of F.interpolate: solid cells
+    count whole, in others every pixel is interpolated along x, then along y.
     """
     h, w = picture.shape
     one = np.float32(1.0)

@@ -16,7 +16,10 @@ class _Values(BaseModel):
 
 
 class GeneratorParameters(_Values):
-    """Parameters of `SAM2AutomaticMaskGenerator` (sam2 1.1.0), same names, same meaning, same defaults."""
+    """Parameters of `SAM2AutomaticMaskGenerator` (sam2 1.1.0), same names, same meaning, same defaults.
+
+    `ask_for_wholes` and `fill` are densecli's own.
+    """
 
     points_per_side: Annotated[int, Field(ge=1, le=1024)] = 32
     """Points along one side of the grid; the grid has points_per_side² points per crop."""
@@ -42,6 +45,10 @@ class GeneratorParameters(_Values):
     """Feed every candidate back once as a mask prompt."""
     multimask_output: bool = True
     """Three candidates a point (True) or the single-mask output (False)."""
+    ask_for_wholes: bool = False
+    """Where rows or grids of similar masks (keys) have no whole among the masks, ask the model again for it."""
+    fill: bool = False
+    """Ask again with up to 3 denser grids over what no mask covers; the masks that are there stay as they are."""
 
 
 class CleanupParameters(_Values):
@@ -55,6 +62,8 @@ class CleanupParameters(_Values):
     """Parts of a bigger mask: keep all, drop those that are one of many similar ones, or keep wholes only."""
     parts_min_siblings: Annotated[int, Field(ge=1)] = 4
     """With parts: drop, so many similar parts of one whole make them go."""
+    refine_edges: Literal["off", "guided"] = "off"
+    """Edges as the model drew them on its coarse grid, or moved to those that the photo has beside them."""
 
 
 class Limits(_Values):
@@ -64,3 +73,5 @@ class Limits(_Values):
     """Points that go through the decoder together; auto chooses from the free memory."""
     max_memory_gb: Annotated[float, Field(gt=0.0)] | None = None
     """Ceiling for the memory of the device (CPU: of the whole process) in GB of 10^9 bytes."""
+    compile: bool = False
+    """On CUDA, compile the network's steps: minutes for the first image, and less time for each of many that follow."""

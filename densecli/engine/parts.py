@@ -54,11 +54,12 @@ def parents(masks: Sequence[Placed], *, compiled: bool = True) -> list[int | Non
         overlap = np.maximum(width, 0) * np.maximum(height, 0)
         holders = np.flatnonzero((overlap >= needed) & (areas[:i] > areas[i]))
         # From the smallest up: the first one that holds the mask is its parent.
-        found.append(next((j for j in holders[::-1].tolist() if _common(masks[i], masks[j], compiled) >= needed), None))
+        upwards = (j for j in holders[::-1].tolist() if common_pixels(masks[i], masks[j], compiled=compiled) >= needed)
+        found.append(next(upwards, None))
     return found
 
 
-def _common(a: Placed, b: Placed, compiled: bool) -> int:
+def common_pixels(a: Placed, b: Placed, *, compiled: bool = True) -> int:
     """Pixels that two masks share."""
     loops = kernels() if compiled else None
     if loops is not None:
@@ -72,35 +73,52 @@ def _common(a: Placed, b: Placed, compiled: bool) -> int:
     return int(coco.area(both))
 
 
+@dataclass(frozen=True)
+class Part:
+    """Why a mask goes: it, or what it lies in, is one of `alike` similar parts of a whole (0: any part goes)."""
+
+    whole: int
+    alike: int
+
+
 def kept(
     parent: Sequence[int | None],
     areas: Sequence[int],
     rule: Literal["keep", "drop", "wholes"],
     min_siblings: int,
 ) -> list[bool]:
-    """Which masks stay under `cleanup.parts`.
+    """Which masks stay under `cleanup.parts`; the others are those that `dropped` gives."""
+    gone = dropped(parent, areas, rule, min_siblings)
+    return [i not in gone for i in range(len(parent))]
 
-    keep: all. wholes: those without a parent. drop: a mask goes if it is one of at least `min_siblings` similar parts
+
+def dropped(
+    parent: Sequence[int | None],
+    areas: Sequence[int],
+    rule: Literal["keep", "drop", "wholes"],
+    min_siblings: int,
+) -> dict[int, Part]:
+    """Which masks go under `cleanup.parts`, and why.
+
+    keep: none. wholes: those with a parent. drop: a mask goes if it is one of at least `min_siblings` similar parts
     (areas within a factor of 4 of their median) of one whole, and with it what lies inside it; a lone handle on a
     mug stays.
     """
-    n = len(parent)
     if rule == "keep":
-        return [True] * n
+        return {}
     if rule == "wholes":
-        return [p is None for p in parent]
+        return {i: Part(p, 0) for i, p in enumerate(parent) if p is not None}
     children: dict[int, list[int]] = {}
     for i, p in enumerate(parent):
         if p is not None:
             children.setdefault(p, []).append(i)
-    gone = [False] * n
-    for parts in children.values():
+    gone: dict[int, Part] = {}
+    for whole, parts in children.items():
         middle = statistics.median(areas[i] for i in parts)
         similar = [i for i in parts if middle / SIMILAR_AREA <= areas[i] <= middle * SIMILAR_AREA]
         if len(similar) >= min_siblings:
-            for i in similar:
-                gone[i] = True
+            gone |= dict.fromkeys(similar, Part(whole, len(similar)))
     for i, p in enumerate(parent):  # parents come first, so this reaches parts of parts
-        if p is not None and gone[p]:
-            gone[i] = True
-    return [not g for g in gone]
+        if p in gone and i not in gone:
+            gone[i] = gone[p]
+    return gone

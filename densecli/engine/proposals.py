@@ -14,21 +14,26 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from densecli.engine import grid
 from densecli.engine.candidates import Candidates
-from densecli.engine.compiled import kernels
+from densecli.engine.counts import coco_counts
+from densecli.engine.edges import Guide
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters
-from densecli.engine.selection import Funnel, chosen, finished, winners_of
+from densecli.engine.selection import Funnel, Journal, chosen, finished, winners_of
 from densecli.engine.upsampling import Upsampling
 from densecli.masks import Mask, Runs
 
+if TYPE_CHECKING:
+    from densecli.engine.second_look import SecondLook
+
 # What a candidate is depends on these (and, through the crops, on the keys of the grid); the rest only chooses.
-_MASK_KEYS = ("mask_threshold", "stability_score_offset", "use_m2m", "multimask_output")
-_GRID_KEYS = ("points_per_side", "crop_n_layers", "crop_overlap_ratio", "crop_n_points_downscale_factor")
+MASK_KEYS = ("mask_threshold", "stability_score_offset", "use_m2m", "multimask_output")
+GRID_KEYS = ("points_per_side", "crop_n_layers", "crop_overlap_ratio", "crop_n_points_downscale_factor")
 # Level 1 is a tenth larger, level 9 the same at twice the time.
 _DEFLATE_LEVEL = 6
 _MAX_COUNTS_BYTES = 1 << 28
@@ -91,35 +96,14 @@ class PackedMasks:
 
 def pack(logits: torch.Tensor, keep: torch.Tensor, upsampling: Upsampling, threshold: float) -> PackedMasks:
     """The masks of low-resolution logits (K × h × w float32), only those of `keep` (K bool); others take no bytes."""
-    from densecli.engine import outlines  # here, since numba takes its time and a plain run on a GPU has no use for it
-
-    if kernels() is not None:
-        pictures = logits.cpu().numpy()
-        rows, columns = upsampling.rows, upsampling.columns
-        tables = [t.cpu().numpy() for t in (rows.start, rows.weight, columns.start, columns.weight)]
-
-        def mask(i: int) -> tuple[int, int, Runs]:
-            runs = outlines.runs_of_logits(pictures[i], np.float32(threshold), *tables)
-            return Runs(upsampling.size, *runs).trimmed()
-
-        def counts(runs: Runs) -> bytes:
-            return outlines.coco_counts(runs.column, runs.top, runs.bottom, *runs.size).tobytes()
-    else:
-
-        def mask(i: int) -> tuple[int, int, Runs]:
-            return upsampling.mask(logits[i], threshold)
-
-        def counts(runs: Runs) -> bytes:
-            return runs.rle()["counts"].encode("ascii")
-
     frames = np.zeros((len(logits), 4), dtype=np.int32)
 
     def packed(i: int) -> bytes:
-        x, y, runs = mask(i)
+        x, y, runs = upsampling.mask(logits[i], threshold)
         if not len(runs.column):
             return b""
         frames[i] = x, y, runs.size[1], runs.size[0]
-        return zlib.compress(counts(runs), _DEFLATE_LEVEL)
+        return zlib.compress(coco_counts(runs), _DEFLATE_LEVEL)
 
     wanted = keep.nonzero()[:, 0].tolist()
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
@@ -161,7 +145,8 @@ class Proposals:
     size: height and width. parameters: those of the run; only the keys that make candidates matter here. outputs:
     candidates a point. floor: what was kept. candidates: of all crops, one after the other, `crop_sizes` many each;
     boxes in pixels of the crop. Of candidates that are below the floor's stability there are scores, but no mask.
-    best_predicted_iou: the highest in each crop, also of what was not kept.
+    best_predicted_iou: the highest in each crop, also of what was not kept. logits_size: height and width of the
+    grid that the model decides on, for `refine_edges`.
     """
 
     size: tuple[int, int]
@@ -172,6 +157,7 @@ class Proposals:
     best_predicted_iou: tuple[float, ...]
     candidates: Candidates
     masks: PackedMasks
+    logits_size: tuple[int, int]
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -181,12 +167,15 @@ class Proposals:
         """Memory that the masks take, nearly all there is."""
         return len(self.masks.data)
 
-    def refusal(self, wish: GeneratorParameters) -> str | None:
-        """Why these proposals cannot tell what a run with the values of `wish` would give, or None if they can."""
+    def refusal(self, wish: GeneratorParameters, *, with_model: bool = False) -> str | None:
+        """Why these proposals cannot tell what a run with the values of `wish` would give, or None if they can.
+
+        with_model: whether the model is at hand, which `fill` needs.
+        """
         own = self.parameters
-        differing = [key for key in _MASK_KEYS if getattr(own, key) != getattr(wish, key)]
+        differing = [key for key in MASK_KEYS if getattr(own, key) != getattr(wish, key)]
         if not _holds_grid(self.size, own, wish):
-            differing += [key for key in _GRID_KEYS if getattr(own, key) != getattr(wish, key)]
+            differing += [key for key in GRID_KEYS if getattr(own, key) != getattr(wish, key)]
         if differing:
             key = differing[0]
             return f"holds the candidates of {key} {_shown(getattr(own, key))}, not of {_shown(getattr(wish, key))}"
@@ -196,14 +185,25 @@ class Proposals:
         ):
             if getattr(wish, key) < floor:
                 return f"holds the candidates from {key} {floor:g} up only, and {getattr(wish, key):g} is below that"
+        if wish.fill and not with_model:
+            return "holds what one grid proposed, and fill asks the model again"
         return None
 
-    def select(self, wish: GeneratorParameters, cleanup: CleanupParameters) -> tuple[list[Mask], Funnel]:
-        """Masks and funnel of a fresh run with these values.
+    def select(
+        self,
+        wish: GeneratorParameters,
+        cleanup: CleanupParameters,
+        journal: Journal | None = None,
+        look: SecondLook | None = None,
+        pixels: np.ndarray | None = None,
+    ) -> tuple[list[Mask], Funnel]:
+        """Masks and funnel of a fresh run with these values. journal: is told what each filter takes.
 
+        look: the model at hand for the same image. Without it nothing is asked for wholes, and `Funnel.unasked`
+        says how many groups would have been. pixels: the image, H×W×3 uint8 RGB, which `refine_edges` needs.
         Raises ValueError where `refusal` has an objection, or where the masks' bytes are damaged.
         """
-        if (refusal := self.refusal(wish)) is not None:
+        if (refusal := self.refusal(wish, with_model=look is not None)) is not None:
             raise ValueError(refusal)
         funnel = Funnel()
         winners = []
@@ -215,11 +215,15 @@ class Proposals:
             funnel.candidates += len(points) * self.outputs
             funnel.best_predicted_iou = max(funnel.best_predicted_iou, best)
             scored = self.candidates[slice(begin, begin + n)]
-            won = chosen(scored, crop, self.size, wish, funnel)
+            won = chosen(scored, crop, self.size, wish, funnel, journal)
             masks = [self.masks.unpacked(begin + i) for i in won.tolist()]
-            winners += winners_of(scored[won], masks, points[scored.point[won]], crop)
+            of_crop = winners_of(scored[won], masks, points[scored.point[won]], crop)
+            for winner, i in zip(of_crop, won.tolist(), strict=True):
+                winner.candidate = begin + i
+            winners += of_crop
             begin += n
-        return finished(winners, len(crop_list), self.size, wish, cleanup, funnel), funnel
+        guide = None if pixels is None else Guide(pixels, self.logits_size)
+        return finished(winners, len(crop_list), self.size, wish, cleanup, funnel, journal, look, guide), funnel
 
 
 def _shown(value: float | bool) -> str:
@@ -231,7 +235,7 @@ def same_candidates(size: tuple[int, int], own: GeneratorParameters, wish: Gener
 
     The floor is another matter.
     """
-    return all(getattr(own, key) == getattr(wish, key) for key in _MASK_KEYS) and _holds_grid(size, own, wish)
+    return all(getattr(own, key) == getattr(wish, key) for key in MASK_KEYS) and _holds_grid(size, own, wish)
 
 
 def _holds_grid(size: tuple[int, int], own: GeneratorParameters, wish: GeneratorParameters) -> bool:

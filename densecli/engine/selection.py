@@ -1,21 +1,42 @@
-"""From scored candidates to final masks: filters, NMS, clean-up, parts, in this order, with or without a network.
+"""From scored candidates to final masks: filters, NMS, edges, clean-up, asking again, parts, filling, in this order.
 
 A fresh run and one over kept proposals go through the same two functions: `chosen` says which candidates of a crop
 win, `finished` makes masks of the winners of all crops. Between the two, the one decodes and the other unpacks.
+Only asking again and filling need a network: a `SecondLook`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
-from densecli.engine import cleanup, parts
+from densecli.engine import asking, cleanup, edges, filling, parts
 from densecli.engine.candidates import Candidates, likely, stable, suppress, touches_crop_edge
+from densecli.engine.counts import coco_counts
+from densecli.engine.edges import Guide
+from densecli.engine.filling import Filled
 from densecli.engine.grid import Crop
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters
 from densecli.masks import Mask, Runs
+
+Filter = Literal[
+    "predicted_iou",
+    "stability",
+    "crop_edge",
+    "nms",
+    "crop_nms",
+    "empty",
+    "area",
+    "too_large",
+    "nms_after_cleanup",
+    "parts",
+]
+
+if TYPE_CHECKING:
+    from densecli.engine.second_look import SecondLook
 
 
 @dataclass
@@ -33,10 +54,18 @@ class Funnel:
     best_predicted_iou: float = 0.0
     best_stability: float = 0.0
     largest_area: int = 0
+    asked: int = 0
+    answered: int = 0
+    unasked: int = 0
+    """Groups of similar masks that would have been asked for their whole, had there been a model."""
+    fill: Filled | None = None
 
 
 class Winner:
     """A mask that survived NMS: position and runs of its window in the image, and its scores."""
+
+    candidate: int | None = None
+    """Its place among kept proposals."""
 
     def __init__(
         self,
@@ -45,10 +74,12 @@ class Winner:
         runs: Runs,
         predicted_iou: float,
         stability: float,
-        point: tuple[float, float],
+        points: tuple[tuple[float, float], ...],
         crop_box: tuple[int, int, int, int],
+        prompt_box: tuple[float, float, float, float] | None = None,
     ) -> None:
-        self.predicted_iou, self.stability, self.point, self.crop_box = predicted_iou, stability, point, crop_box
+        self.predicted_iou, self.stability, self.crop_box = predicted_iou, stability, crop_box
+        self.points, self.prompt_box = points, prompt_box
         self.place(x, y, runs)
 
     def place(self, x: int, y: int, runs: Runs) -> None:
@@ -59,23 +90,60 @@ class Winner:
         self.box = (x, y, x + max(w, 1) - 1, y + max(h, 1) - 1)
 
 
+class Journal(Protocol):
+    """Told by the selection what each filter takes, one filter after the other (`reasons.Reasons` is one)."""
+
+    def filtered(self, name: Filter, crop: Crop, candidates: torch.Tensor) -> None:
+        """A filter took these candidates (int64, places in the crop)."""
+
+    def suppressed(
+        self, name: Filter, crop: Crop, candidates: torch.Tensor, boxes: torch.Tensor, kept: torch.Tensor, limit: float
+    ) -> None:
+        """NMS at `limit` kept `kept` (places in `candidates`, best first) of candidates with these boxes."""
+
+    def dropped(self, name: Filter, winner: Winner, value: float, limit: float, whole: Winner | None = None) -> None:
+        """A winner went: what it has and what it would need; with the whole that it is a part of."""
+
+    def beaten(self, name: Filter, winners: Sequence[Winner], kept: Sequence[int], limit: float) -> None:
+        """NMS at `limit` kept these winners (places, best first)."""
+
+    def finished(self, winners: Sequence[Winner]) -> None:
+        """These are the masks, in the order of their ids."""
+
+
 def chosen(
-    scored: Candidates, crop: Crop, size: tuple[int, int], parameters: GeneratorParameters, funnel: Funnel
+    scored: Candidates,
+    crop: Crop,
+    size: tuple[int, int],
+    parameters: GeneratorParameters,
+    funnel: Funnel,
+    journal: Journal | None = None,
 ) -> torch.Tensor:
     """Indices (int64, by falling predicted IoU) of the candidates of one crop that pass every filter and its NMS.
 
     size: height and width of the image. The funnel goes on counting.
     """
-    left = likely(scored.predicted_iou, parameters.pred_iou_thresh).nonzero()[:, 0]
+
+    def passing(name: Filter, left: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
+        if journal is not None:
+            journal.filtered(name, crop, left[~good])
+        return left[good]
+
+    every = torch.arange(len(scored), device=scored.predicted_iou.device)
+    left = passing("predicted_iou", every, likely(scored.predicted_iou, parameters.pred_iou_thresh))
     stability = scored.stability[left]
     funnel.after_pred_iou += len(left)
     if len(left):
         funnel.best_stability = max(funnel.best_stability, float(torch.nan_to_num(stability).max()))
-    left = left[stable(stability, parameters)]
+    left = passing("stability", left, stable(stability, parameters))
     funnel.after_stability += len(left)
-    left = left[~touches_crop_edge(scored.boxes[left], crop, *size)]
+    left = passing("crop_edge", left, ~touches_crop_edge(scored.boxes[left], crop, *size))
     funnel.after_crop_edge += len(left)
-    return left[suppress(scored.boxes[left], scored.predicted_iou[left], parameters.box_nms_thresh)]
+    boxes, limit = scored.boxes[left], parameters.box_nms_thresh
+    kept = suppress(boxes, scored.predicted_iou[left], limit)
+    if journal is not None:
+        journal.suppressed("nms", crop, left, boxes, kept, limit)
+    return left[kept]
 
 
 def winners_of(
@@ -86,7 +154,7 @@ def winners_of(
     at = (points.cpu().double() + torch.tensor([x0, y0])).tolist()
     scores = zip(won.predicted_iou.tolist(), won.stability.tolist(), strict=True)
     return [
-        Winner(x + x0, y + y0, runs, predicted_iou, stability, (px, py), (x0, y0, crop.width, crop.height))
+        Winner(x + x0, y + y0, runs, predicted_iou, stability, ((px, py),), (x0, y0, crop.width, crop.height))
         for (x, y, runs), (predicted_iou, stability), (px, py) in zip(masks, scores, at, strict=True)
     ]
 
@@ -98,29 +166,72 @@ def finished(
     parameters: GeneratorParameters,
     cleanup_parameters: CleanupParameters,
     funnel: Funnel,
+    journal: Journal | None = None,
+    look: SecondLook | None = None,
+    guide: Guide | None = None,
 ) -> list[Mask]:
-    """Masks by falling area of the winners of all crops: NMS between crops, clean-up, parts, ids."""
+    """Masks by falling area of the winners of all crops: NMS between crops, edges, clean-up, asking, parts, filling.
+
+    look: the model at hand, where `ask_for_wholes` or `fill` need it. guide: the photo, which `refine_edges` needs.
+    """
     if crops > 1 and winners:
         # Masks of smaller crops win: their picture of the object was larger.
         scores = torch.tensor([1 / (w.crop_box[2] * w.crop_box[3]) for w in winners])
-        winners = _without_duplicates(winners, scores, parameters.crop_nms_thresh)
+        winners = _without_duplicates("crop_nms", winners, scores, parameters.crop_nms_thresh, journal)
     funnel.after_nms = len(winners)
-    winners = _cleaned(winners, size, parameters.box_nms_thresh, cleanup_parameters, funnel)
+    _refine_edges(winners, cleanup_parameters, guide)
+    winners = _cleaned(winners, size, parameters.box_nms_thresh, cleanup_parameters, funnel, journal)
     funnel.after_area = len(winners)
+
+    def clean(later: list[Winner]) -> list[Winner]:
+        _refine_edges(later, cleanup_parameters, guide)
+        return _cleaned(later, size, parameters.box_nms_thresh, cleanup_parameters, Funnel(), None)
+
+    if parameters.ask_for_wholes:
+        siblings = cleanup_parameters.parts_min_siblings
+        winners = asking.with_wholes(winners, parameters, siblings, clean, look, funnel, journal)
     # Ids go by falling area; equal areas keep the order of their scores.
     winners.sort(key=lambda w: -w.area)
-    winners, parent = _without_parts(winners, cleanup_parameters)
+    winners, parent = _without_parts(winners, cleanup_parameters, journal)
     funnel.after_parts = len(winners)
+    if parameters.fill and look is not None:
+        winners, parent, funnel.fill = filling.filled(winners, size, parameters, cleanup_parameters, clean, look)
+    if journal is not None:
+        journal.finished(winners)
     return _masks(winners, parent, size)
 
 
-def _without_duplicates(winners: list[Winner], scores: torch.Tensor, threshold: float) -> list[Winner]:
+def _without_duplicates(
+    name: Filter, winners: list[Winner], scores: torch.Tensor, threshold: float, journal: Journal | None
+) -> list[Winner]:
     boxes = torch.tensor([w.box for w in winners])
-    return [winners[i] for i in suppress(boxes, scores, threshold).tolist()]
+    kept = suppress(boxes, scores, threshold).tolist()
+    if journal is not None:
+        journal.beaten(name, winners, kept, threshold)
+    return [winners[i] for i in kept]
+
+
+def _refine_edges(winners: Sequence[Winner], wish: CleanupParameters, guide: Guide | None) -> None:
+    if wish.refine_edges == "off":
+        return
+    assert guide is not None
+    refined = edges.refined(
+        [parts.Placed(w.x, w.y, w.runs) for w in winners],
+        [w.predicted_iou for w in winners],
+        [(w.crop_box[3], w.crop_box[2]) for w in winners],
+        guide,
+    )
+    for winner, mask in zip(winners, refined, strict=True):
+        winner.place(mask.x, mask.y, mask.runs)
 
 
 def _cleaned(
-    winners: list[Winner], size: tuple[int, int], nms_thresh: float, wish: CleanupParameters, funnel: Funnel
+    winners: list[Winner],
+    size: tuple[int, int],
+    nms_thresh: float,
+    wish: CleanupParameters,
+    funnel: Funnel,
+    journal: Journal | None,
 ) -> list[Winner]:
     """Holes, islands and areas; then NMS again, in which masks that were not changed win."""
     min_area, fraction = wish.min_mask_region_area, wish.max_mask_area_fraction
@@ -128,7 +239,7 @@ def _cleaned(
     most = size[0] * size[1] * (1.0 if fraction is None else fraction)
     cleaned, unchanged = [], []
     for winner in winners:
-        changed = False
+        changed, area_before = False, winner.area
         if min_area > 1 and winner.area:
             x, y, runs, changed = cleanup.remove_small_regions(winner.x, winner.y, winner.runs, size, min_area)
             if changed:
@@ -137,16 +248,26 @@ def _cleaned(
         if 0 < winner.area <= most:
             cleaned.append(winner)
             unchanged.append(not changed)
+        elif journal is not None and winner.area:
+            journal.dropped("too_large", winner, winner.area, most)
+        elif journal is not None:
+            journal.dropped("area" if area_before else "empty", winner, area_before, min_area)
     if cleaned and not all(unchanged):
-        cleaned = _without_duplicates(cleaned, torch.tensor(unchanged).float(), nms_thresh)
+        scores = torch.tensor(unchanged).float()
+        cleaned = _without_duplicates("nms_after_cleanup", cleaned, scores, nms_thresh, journal)
     return cleaned
 
 
-def _without_parts(winners: list[Winner], wish: CleanupParameters) -> tuple[list[Winner], list[int | None]]:
+def _without_parts(
+    winners: list[Winner], wish: CleanupParameters, journal: Journal | None
+) -> tuple[list[Winner], list[int | None]]:
     """Masks by falling area that stay under `cleanup.parts`, and each one's parent among them."""
     parent = parts.parents([parts.Placed(w.x, w.y, w.runs) for w in winners])
-    stays = parts.kept(parent, [w.area for w in winners], wish.parts, wish.parts_min_siblings)
-    place = {old: new for new, old in enumerate(i for i, stay in enumerate(stays) if stay)}
+    gone = parts.dropped(parent, [w.area for w in winners], wish.parts, wish.parts_min_siblings)
+    if journal is not None:
+        for i, part in gone.items():
+            journal.dropped("parts", winners[i], part.alike, wish.parts_min_siblings, winners[part.whole])
+    place = {old: new for new, old in enumerate(i for i in range(len(winners)) if i not in gone)}
     # What is dropped takes all inside it along, so a mask that stays keeps its parent.
     return [winners[i] for i in place], [None if (p := parent[i]) is None else place[p] for i in place]
 
@@ -163,10 +284,14 @@ def _masks(winners: list[Winner], parent: list[int | None], size: tuple[int, int
                 bbox=(x_min, y_min, x_max - x_min + 1, y_max - y_min + 1),
                 predicted_iou=winner.predicted_iou,
                 stability_score=winner.stability,
-                point_coords=(winner.point,),
+                point_coords=winner.points,
                 crop_box=winner.crop_box,
-                segmentation=winner.runs.rle(winner.x, winner.y, size),
-                window_counts=winner.runs.rle()["counts"].encode("ascii"),
+                prompt_box=winner.prompt_box,
+                segmentation={
+                    "size": list(size),
+                    "counts": coco_counts(winner.runs, winner.x, winner.y, size).decode("ascii"),
+                },
+                window_counts=coco_counts(winner.runs),
                 parent=None if above is None else above + 1,
             )
         )

@@ -7,19 +7,23 @@ are all below not at all. Only cells that an outline crosses need a look, and th
 line in x, whose crossing of the threshold is found by one division. The cost of a candidate is that of its
 low-resolution picture plus its outline, whatever the size of the image.
 
-On the CPU compiled loops do this (cpu_kernels.py); the tensor code here serves GPUs, and the CPU where numba is broken.
+On the CPU compiled loops do this (cpu_kernels.py), on CUDA a Triton kernel (scoring_kernel.py); the tensor code here
+serves where the one or the other is not to be had.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
+from densecli.engine import outlines
 from densecli.engine.compiled import kernels
 from densecli.engine.in_place import worker_threads
+from densecli.engine.triton_kernels import scoring_kernel
 from densecli.masks import Runs
 
 # Elements that exist at one time in temporaries: they should stay near the cache, and bound the memory.
@@ -79,12 +83,22 @@ class Upsampling:
         self.low_size, self.size = low_size, size
         self.rows = Axis.of(low_size[0], size[0], device)
         self.columns = Axis.of(low_size[1], size[1], device)
+        self.compiled = compiled
         self.kernels = kernels() if compiled and device.type == "cpu" else None
+
+    @cached_property
+    def _tables(self) -> tuple[np.ndarray, ...] | None:
+        """First pixels and weights of rows, then of columns, for the compiled loops where there are any."""
+        if not self.compiled or kernels() is None:
+            return None
+        axes = self.rows, self.columns
+        return tuple(t.cpu().numpy() for axis in axes for t in (axis.start, axis.weight))
 
     @classmethod
     def of_axes(cls, rows: Axis, columns: Axis) -> Upsampling:
         """One with tables that were made before, on their device."""
         made = cls.__new__(cls)
+        made.compiled = True
         made.rows, made.columns = rows, columns
         made.low_size = len(rows.first), len(columns.first)
         made.size = len(rows.index), len(columns.index)
@@ -101,6 +115,11 @@ class Upsampling:
         """
         if self.kernels is not None:
             return self._compiled_areas_and_boxes(logits, low, middle, high)
+        if logits.device.type == "cuda" and (kernel := scoring_kernel()) is not None:
+            every = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+            thresholds = low, middle, high
+            areas, boxes = kernel.areas_and_boxes(logits.contiguous(), every, thresholds, self.rows, self.columns)
+            return areas[:, 0].double(), areas[:, 1].double(), boxes
         per_chunk = max(1, _CHUNK_ELEMENTS // (self.low_size[0] * self.low_size[1]))
         parts = [
             self._areas_and_boxes(logits[i : i + per_chunk], low, middle, high)
@@ -234,6 +253,10 @@ class Upsampling:
 
         The pixels equal `F.interpolate(logits) > threshold`; the frame of the runs is the mask's box.
         """
+        if self._tables is not None:
+            # Also what comes from a GPU: the low-resolution logits are much less to transfer than the mask.
+            runs = outlines.runs_of_logits(logits.cpu().numpy(), np.float32(threshold), *self._tables)
+            return Runs(self.size, *runs).trimmed()
         above = logits > threshold
         lines, stacks = above.any(1).nonzero()[:, 0], above.any(0).nonzero()[:, 0]
         if not len(lines):
@@ -242,15 +265,7 @@ class Upsampling:
         x0, x1 = _pixels(self.columns, int(stacks[0]), int(stacks[-1]))
         if y0 >= y1 or x0 >= x1:
             return 0, 0, Runs.empty()
-        if self.kernels is not None:
-            # One more False pixel ends each column, and one is before them all, as Runs.of_columns wants it.
-            flat = np.zeros((x1 - x0) * (y1 - y0 + 1) + 1, dtype=bool)
-            columns = flat[1:].reshape(x1 - x0, y1 - y0 + 1)[:, :-1]
-            tables = (t.numpy() for t in (self.rows.start, self.rows.weight, self.columns.start, self.columns.weight))
-            self.kernels.fill_mask(logits.numpy(), np.float32(threshold), *tables, x0, y0, columns)
-            runs = Runs.of_columns(flat, y1 - y0)
-        else:
-            runs = Runs.of(self._interpolated(logits, threshold, x0, y0, x1, y1).cpu().numpy())
+        runs = Runs.of(self._interpolated(logits, threshold, x0, y0, x1, y1).cpu().numpy())
         left, up, trimmed = runs.trimmed()
         return x0 + left, y0 + up, trimmed
 

@@ -28,6 +28,7 @@ def write_report(
     gallery_limit: int = GALLERY_LIMIT,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    make: Callable[[Entry], str | None] | None = None,
 ) -> Path:
     """Write `output_dir/report.html` and the pictures it needs; returns its path.
 
@@ -35,13 +36,14 @@ def write_report(
     settings: what the run was asked for, shown as given; nested mappings are fine.
     gallery_limit: how many images the gallery holds at most; totals, histogram and lists cover all.
     workers: threads that make pictures. progress: called with pictures looked at and pictures in all.
+    make: gives the key of an entry's picture, and makes it if need be; default: PictureMaker(output_dir).
     Pictures whose summary and overlay did not change since the last call are not made again. Neither the entries nor
     the summaries are held in memory. Raises OutputError where `output_dir` cannot be written.
     """
     path = output_dir / "report.html"
     with Entries(manifest_lines) as entries, complete_file(path) as temporary:
         total = min(len(entries), gallery_limit)
-        make = PictureMaker(output_dir)
+        make = make or PictureMaker(output_dir)
         count = workers or min(4, os.cpu_count() or 1)
         with ThreadPoolExecutor(count, "report") as pool, temporary.open("w", encoding="utf-8") as file:
             rows = _rows(pool, make, entries.gallery(gallery_limit), 4 * count)
@@ -52,7 +54,7 @@ def write_report(
 
 
 def _rows(
-    pool: ThreadPoolExecutor, make: PictureMaker, entries: Iterator[Entry], ahead: int
+    pool: ThreadPoolExecutor, make: Callable[[Entry], str | None], entries: Iterator[Entry], ahead: int
 ) -> Iterator[tuple[Entry, str | None]]:
     """Each entry with the key of its picture, in order; at most `ahead` are under way."""
     waiting: deque[tuple[Entry, Future[str | None]]] = deque()

@@ -30,7 +30,7 @@ _VERSION = 1
 _BOX = (400, 300)
 _ALPHA = 0.7
 _GROUND = (226, 228, 232)
-_SUMMARY_SUFFIX, _OVERLAY_SUFFIX = "_masks.json", "_overlay.png"
+SUMMARY_SUFFIX, OVERLAY_SUFFIX = "_masks.json", "_overlay.png"
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,13 @@ class PictureMaker:
         """The key, such as `0f/5c7e…`; None where there is nothing to show. Raises OutputError."""
         if entry.status != "done":
             return None
-        summary_path = self._output(entry, _SUMMARY_SUFFIX)
-        overlay_path = self._output(entry, _OVERLAY_SUFFIX)
+        summary_path = self._output(entry, SUMMARY_SUFFIX)
+        overlay_path = self._output(entry, OVERLAY_SUFFIX)
         main = summary_path or overlay_path
         if main is None:
             return None
-        # By the output, which no other input shares; as a digest, because names may hold whatever they like.
-        digest = hashlib.sha256(os.fsencode(main.as_posix())).hexdigest()
-        key = f"{digest[:2]}/{digest[2:16]}"
-        picture, script = (self.output_dir / FOLDER / f"{key}{suffix}" for suffix in (".jpg", ".js"))
+        key = key_of(main)
+        picture, script = files_of(self.output_dir, key)
         stamp = self._stamp(summary_path, overlay_path)
         if picture.exists() and _first_line(script) == stamp:
             return key
@@ -136,6 +134,18 @@ class PictureMaker:
             ],
         }
         return pixels, details
+
+
+def key_of(output: Path) -> str:
+    """Of an entry, by the summary (else overlay) that no other one shares; relative to the output folder."""
+    # As a digest, because names may hold whatever they like.
+    digest = hashlib.sha256(os.fsencode(output.as_posix())).hexdigest()
+    return f"{digest[:2]}/{digest[2:16]}"
+
+
+def files_of(output_dir: Path, key: str) -> tuple[Path, Path]:
+    """Picture and script of a key."""
+    return output_dir / FOLDER / f"{key}.jpg", output_dir / FOLDER / f"{key}.js"
 
 
 def _first_line(path: Path) -> str:

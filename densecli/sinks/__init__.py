@@ -11,12 +11,12 @@ from densecli.errors import UsageError
 from densecli.masks import Segmentation
 
 # In the order in which they are written: the summary last, so that its presence says that all is there.
-KINDS = ("overlay", "labels", "masks", "cutouts", "json")
+KINDS = ("overlay", "labels", "labels-wholes", "labels-leaves", "masks", "cutouts", "candidates", "json")
 DATASET_KINDS = ("coco", "yolo", "labelme")
 """Kinds that cover all images of a run; made from the summaries (densecli.sinks.datasets)."""
 CANDIDATES = "candidates"
-"""Kind that only a run that keeps its candidates can write: `segment`'s."""
-_MODULES = {"json": "summary"}
+"""Kind that only a run that keeps its candidates can write (`Segmenter.__call__`, keep_candidates)."""
+_MODULES = {"json": "summary", "labels-wholes": "labels_wholes", "labels-leaves": "labels_leaves"}
 
 
 @dataclass(frozen=True)
@@ -40,26 +40,22 @@ class Sink(Protocol):
         """Write it, complete or not at all. Raises OutputError."""
 
 
-def parse_kinds(text: str, *, candidates: bool = False) -> tuple[str, ...]:
+def parse_kinds(text: str) -> tuple[str, ...]:
     """The kinds of a comma list, in writing order, data sets last; with `json` where a data set needs the summaries.
 
-    candidates: whether the command can write that kind. Raises UsageError for a kind that does not exist.
+    Raises UsageError for a kind that does not exist.
     """
-    per_image = (*KINDS[:-1], CANDIDATES, *KINDS[-1:]) if candidates else KINDS
-    known = per_image + DATASET_KINDS
+    known = KINDS + DATASET_KINDS
     asked = [word.strip() for word in text.split(",") if word.strip()]
     unknown = [word for word in asked if word not in known]
     if unknown or not asked:
         what = f"unknown kind {unknown[0]!r}" if unknown else "no kind named"
-        if CANDIDATES in unknown:
-            what = "candidates are kept by `densecli segment` only"
-        offered = ",".join(KINDS + DATASET_KINDS + ((CANDIDATES,) if candidates else ()))
-        raise UsageError(f"--save {text}: {what}; choose from {offered}")
-    if not set(asked) <= set(per_image):
+        raise UsageError(f"--save {text}: {what}; choose from {','.join(known)}")
+    if not set(asked) <= set(KINDS):
         asked.append("json")
     return tuple(kind for kind in known if kind in asked)
 
 
 def sink(kind: str) -> Sink:
-    """The module that writes `kind`, one of KINDS or CANDIDATES."""
+    """The module that writes `kind`, one of KINDS."""
     return import_module(f"densecli.sinks.{_MODULES.get(kind, kind)}")

@@ -14,17 +14,18 @@ from typing import Any
 from densecli import __version__
 from densecli.files import complete_file
 from densecli.sinks import summary
-from densecli.sinks.datasets import picture_path, read_summary, relative_to
+from densecli.sinks.datasets import read_summary, relative_to
 
 NAME = "annotations_coco.json"
 _CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
 _HEAD_BYTES = 4096
 
 
-def write(output_dir: Path, images: Callable[[], Iterator[tuple[str, str]]]) -> Path:
+def write(output_dir: Path, images: Callable[[], Iterator[tuple[str, str, str]]]) -> Path:
     """Write the file from the summaries in the output folder, one at a time; nothing, where it is up to date.
 
-    images: gives the stems and names, in the order of the image ids; called twice. Raises OutputError.
+    images: gives stem, name and picture (its path) of each, in the order of the image ids; called twice. Raises
+    OutputError.
     """
     path = output_dir / NAME
     fingerprint, newest, folder = _survey(output_dir, images())
@@ -41,14 +42,12 @@ def write(output_dir: Path, images: Callable[[], Iterator[tuple[str, str]]]) -> 
         out.write(f'{{"info": {json.dumps(info)},\n"licenses": [],\n'.encode())
         out.write(f'"categories": [{json.dumps(_CATEGORY)}],\n"images": ['.encode())
         image_id = annotation_id = 0
-        for stem, name in images():
+        for stem, name, picture in images():
             document = read_summary(output_dir, stem)
             if document is None:
                 continue
             image_id += 1
-            out.write(
-                _line(_image(_file_name(output_dir, stem, name, folder), name, image_id, document), first=image_id == 1)
-            )
+            out.write(_line(_image(_file_name(picture, folder), name, image_id, document), first=image_id == 1))
             for mask in document["masks"]:
                 annotation_id += 1
                 annotations.write(_line(_annotation(mask, annotation_id, image_id), first=annotation_id == 1))
@@ -63,8 +62,8 @@ def _line(entry: dict[str, Any], *, first: bool) -> bytes:
     return (b"\n" if first else b",\n") + json.dumps(entry).encode()
 
 
-def _file_name(output_dir: Path, stem: str, name: str, folder: str | None) -> str:
-    picture = os.path.abspath(picture_path(output_dir, stem, name))
+def _file_name(picture: str, folder: str | None) -> str:
+    picture = os.path.abspath(picture)
     return picture if folder is None else relative_to(picture, Path(folder))
 
 
@@ -94,13 +93,13 @@ def _annotation(mask: dict[str, Any], annotation_id: int, image_id: int) -> dict
     }
 
 
-def _survey(output_dir: Path, images: Iterator[tuple[str, str]]) -> tuple[str, int, str | None]:
+def _survey(output_dir: Path, images: Iterator[tuple[str, str, str]]) -> tuple[str, int, str | None]:
     """A digest of which images there are, the time of the newest summary, and the folder in which all images lie."""
     digest, newest = hashlib.sha256(), 0
     folders: set[str] = set()
-    for stem, name in images:
+    for stem, name, picture in images:
         digest.update(json.dumps([stem, name]).encode())
-        folders.add(os.path.dirname(os.path.abspath(picture_path(output_dir, stem, name))))
+        folders.add(os.path.dirname(os.path.abspath(picture)))
         if len(folders) > 1:
             folders = _common(folders)
         newest = max(newest, summary.path(output_dir / stem).stat().st_mtime_ns)

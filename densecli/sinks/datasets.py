@@ -17,6 +17,7 @@ import numpy as np
 
 from densecli.files import complete_file
 from densecli.masks import Segmentation, decode_rle
+from densecli.places import Place
 from densecli.sinks import DATASET_KINDS, summary
 from densecli.sinks.images import save_png
 from densecli.sources.names import natural_key
@@ -47,8 +48,8 @@ class OutlineFormat(Protocol):
     def file(self, output_dir: Path, stem: str) -> Path:
         """Where the file of an image goes."""
 
-    def write(self, output_dir: Path, image: Outlined) -> None:
-        """Write it, complete or not at all. Raises OutputError."""
+    def write(self, output_dir: Path, image: Outlined) -> list[Path]:
+        """Write it, complete or not at all; all that was written. Raises OutputError."""
 
     def finish(self, output_dir: Path) -> Path:
         """Write what belongs to all images, and say what names the data set. Raises OutputError."""
@@ -57,11 +58,11 @@ class OutlineFormat(Protocol):
 class Datasets:
     """All data sets of one run. Usable from several threads until `finish`.
 
-    kinds: of DATASET_KINDS; others are passed over. Each image's summary must be in the output folder when it is added.
+    kinds: of DATASET_KINDS; others are passed over. Each image's summary must be in the place when it is added.
     """
 
-    def __init__(self, kinds: Sequence[str], output_dir: Path) -> None:
-        self._output_dir = output_dir
+    def __init__(self, kinds: Sequence[str], place: Place) -> None:
+        self._place, self._output_dir = place, place.folder
         self.kinds = tuple(kind for kind in DATASET_KINDS if kind in kinds)
         self._formats: list[OutlineFormat] = [
             import_module(f"densecli.sinks.{kind}") for kind in self.kinds if kind != "coco"
@@ -76,8 +77,9 @@ class Datasets:
         if not self.kinds:
             return True
         # The picture of a frame was kept only if a data set was asked for then.
-        return _summary_path(self._output_dir, item_stem).is_file() and (
-            not _needs_copy(item_stem, image_name) or _copy(self._output_dir, item_stem).is_file()
+        return self._place.found(_summary_path(self._output_dir, item_stem)) is not None and (
+            not self._needs_copy(item_stem, image_name)
+            or self._place.found(_copy(self._output_dir, item_stem)) is not None
         )
 
     def add(self, item_stem: str, image_name: str, segmentation: Segmentation | None = None) -> None:
@@ -88,17 +90,25 @@ class Datasets:
         if not self.kinds:
             return
         image: Outlined | None = None
+        made: list[Path] = []
+        brought: list[Path] = []
         if segmentation is not None:
-            if _needs_copy(item_stem, image_name):
+            if self._needs_copy(item_stem, image_name):
                 with complete_file(_copy(self._output_dir, item_stem)) as temporary:
                     save_png(segmentation.pixels, temporary)
-            image = _outlined(self._output_dir, item_stem, image_name, segmentation)
+                made.append(_copy(self._output_dir, item_stem))
+            image = _outlined(self._picture(item_stem, image_name), item_stem, segmentation)
         for written in self._formats:
             if image is None and not self._is_older(written.file(self._output_dir, item_stem), item_stem):
                 continue
-            fresh = image or _read_outlined(self._output_dir, item_stem, image_name)
+            needed = (_summary_path(self._output_dir, item_stem), _copy(self._output_dir, item_stem))
+            brought += [path for path in needed if image is None and self._place.bring(path)]
+            fresh = image or self._read_outlined(item_stem, image_name)
             if fresh is not None:
-                written.write(self._output_dir, fresh)
+                made += written.write(self._output_dir, fresh)
+        self._place.send(made, keep=True)  # one may be a link to another
+        for path in (*made, *brought):
+            self._place.let_go(path)
         line = json.dumps([item_stem, image_name]).encode() + b"\n"
         with self._lock:
             self._noted.seek(0, os.SEEK_END)
@@ -107,19 +117,48 @@ class Datasets:
     def finish(self) -> list[Path]:
         """Put the data sets together. Returns what to open of each. Raises OutputError."""
         written = []
+        self._place.refresh()
         if "coco" in self.kinds:
             from densecli.sinks import coco
 
-            written.append(coco.write(self._output_dir, self._images))
+            self._place.bring_all(_summary_path(self._output_dir, stem) for stem, _ in self._images())
+            written.append(coco.write(self._output_dir, self._pictures))
         written += [finished.finish(self._output_dir) for finished in self._formats]
         self._noted.close()
+        self._place.send([path for path in written if path.is_file()], keep=True)
         return written
 
     def _is_older(self, file: Path, stem: str) -> bool:
-        try:
-            return file.stat().st_mtime_ns < _summary_path(self._output_dir, stem).stat().st_mtime_ns
-        except OSError:
-            return True
+        made, of = self._place.found(file), self._place.found(_summary_path(self._output_dir, stem))
+        # Not every store tells times.
+        return made is None or of is None or (made[1] or 0) < (of[1] or 0)
+
+    def _needs_copy(self, stem: str, image_name: str) -> bool:
+        """Whether the picture has no file of its own that the data sets, where they are in the end, can point at."""
+        is_frame = re.search(r"#\d+$", image_name) and re.search(r"/frame_\d{6,}$", stem)
+        return bool(is_frame) or local_path(image_name) is None or self._place.apart
+
+    def _picture(self, stem: str, image_name: str) -> str:
+        """Where the picture of an image lies: the input itself, or the copy that was made of it."""
+        if self._needs_copy(stem, image_name):
+            return str(_copy(self._output_dir, stem))
+        return local_path(image_name) or image_name
+
+    def _read_outlined(self, stem: str, image_name: str) -> Outlined | None:
+        document = read_summary(self._output_dir, stem)
+        if document is None:
+            return None
+        windows = []
+        for mask in document["masks"]:
+            x, y, w, h = mask["bbox"]
+            windows.append((mask["id"], x, y, decode_rle(mask["segmentation"])[y : y + h, x : x + w].copy()))
+        image = document["image"]
+        return Outlined(stem, self._picture(stem, image_name), image["width"], image["height"], windows)
+
+    def _pictures(self) -> Iterator[tuple[str, str, str]]:
+        """Stem, name and picture of each image, as `_images`."""
+        for stem, name in self._images():
+            yield stem, name, self._picture(stem, name)
 
     def _images(self) -> Iterator[tuple[str, str]]:
         """Stem and name of each image, once, in natural order, whatever the order in which they were done."""
@@ -134,14 +173,6 @@ class Datasets:
                 yield stem, name
             elif len(self.missing) < 100 and name not in self.missing:
                 self.missing.append(name)
-
-
-def picture_path(output_dir: Path, stem: str, image_name: str) -> str:
-    """Where the picture of an image lies: the input itself, or the copy that was made of it."""
-    if _needs_copy(stem, image_name):
-        return str(_copy(output_dir, stem))
-    local = local_path(image_name)
-    return image_name if local is None else local
 
 
 def relative_to(path: str, folder: Path) -> str:
@@ -173,24 +204,7 @@ def _copy(output_dir: Path, stem: str) -> Path:
     return output_dir / IMAGES / f"{stem}.png"
 
 
-def _needs_copy(stem: str, image_name: str) -> bool:
-    is_frame = re.search(r"#\d+$", image_name) and re.search(r"/frame_\d{6,}$", stem)
-    return bool(is_frame) or local_path(image_name) is None
-
-
-def _outlined(output_dir: Path, stem: str, image_name: str, segmentation: Segmentation) -> Outlined:
+def _outlined(picture: str, stem: str, segmentation: Segmentation) -> Outlined:
     height, width = segmentation.pixels.shape[:2]
     windows = [(mask.id, *mask.decode_window()) for mask in segmentation.masks]
-    return Outlined(stem, picture_path(output_dir, stem, image_name), width, height, windows)
-
-
-def _read_outlined(output_dir: Path, stem: str, image_name: str) -> Outlined | None:
-    document = read_summary(output_dir, stem)
-    if document is None:
-        return None
-    windows = []
-    for mask in document["masks"]:
-        x, y, w, h = mask["bbox"]
-        windows.append((mask["id"], x, y, decode_rle(mask["segmentation"])[y : y + h, x : x + w].copy()))
-    image = document["image"]
-    return Outlined(stem, picture_path(output_dir, stem, image_name), image["width"], image["height"], windows)
+    return Outlined(stem, picture, width, height, windows)

@@ -16,7 +16,7 @@ def file(output_dir: Path, stem: str) -> Path:
     return output_dir / "labelme" / f"{stem}.json"
 
 
-def write(output_dir: Path, image: Outlined) -> None:
+def write(output_dir: Path, image: Outlined) -> list[Path]:
     path = file(output_dir, image.stem)
     shapes = [
         {
@@ -42,6 +42,7 @@ def write(output_dir: Path, image: Outlined) -> None:
     }
     with complete_file(path) as temporary:
         temporary.write_text(json.dumps(document, indent=1), encoding="ascii")
+    return [path]
 
 
 def finish(output_dir: Path) -> Path:

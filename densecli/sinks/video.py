@@ -16,10 +16,13 @@ from PIL import Image
 
 from densecli.errors import OutputError
 from densecli.files import complete_file
+from densecli.places import Place
 from densecli.sinks import overlay
 from densecli.wording import shown_name
 
 _DEFAULT_FPS = 25.0
+_AHEAD = 32
+"""Pictures that are brought together, where they are not here."""
 _CODECS = (("libx264", {"crf": "18", "preset": "veryfast"}), ("mpeg4", {"q:v": "3"}))
 
 
@@ -33,8 +36,8 @@ class _Video:
 class OverlayVideos:
     """The overlay videos of one run. Usable from several threads until `finish`."""
 
-    def __init__(self, output_dir: Path) -> None:
-        self._output_dir = output_dir
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self._videos: dict[str, _Video] = {}
         self._lock = threading.Lock()
 
@@ -47,30 +50,34 @@ class OverlayVideos:
         """Write each video that is not up to date. Returns the paths of all. Raises OutputError."""
         paths = []
         for stem, video in self._videos.items():
-            path = self._output_dir / f"{stem}_overlay.mp4"
-            frames = [
-                picture
-                for number in sorted(set(video.numbers))
-                if (picture := overlay.path(self._output_dir / stem / f"frame_{number:06d}")).is_file()
-            ]
+            path = self._place.folder / f"{stem}_overlay.mp4"
+            frames: list[Path] = []
+            newest = 0
+            for number in sorted(set(video.numbers)):
+                picture = overlay.path(self._place.folder / stem / f"frame_{number:06d}")
+                if (facts := self._place.found(picture)) is not None:
+                    frames.append(picture)
+                    newest = max(newest, facts[1] or 0)
             if not frames:
                 continue
-            if not path.exists() or path.stat().st_mtime_ns <= max(frame.stat().st_mtime_ns for frame in frames):
-                write(frames, path, video.fps)
+            made = self._place.found(path)
+            if made is None or (made[1] or 0) <= newest:
+                write(frames, path, video.fps, self._place)
+                self._place.send([path])
             paths.append(path)
         return paths
 
 
-def write(frames: list[Path], path: Path, fps: float) -> None:
+def write(frames: list[Path], path: Path, fps: float, place: Place) -> None:
     """Write pictures of (mostly) one size as H.264, or MPEG-4 where there is no encoder for it. Raises OutputError."""
     with complete_file(path) as temporary:
         if importlib.util.find_spec("av"):
-            _write_pyav(frames, temporary, fps)
+            _write_pyav(_pictures(frames, place), temporary, fps)
         else:
-            _write_opencv(frames, temporary, fps, path)
+            _write_opencv(_pictures(frames, place), temporary, fps, path)
 
 
-def _write_pyav(frames: list[Path], path: Path, fps: float) -> None:
+def _write_pyav(pictures: Iterator[np.ndarray], path: Path, fps: float) -> None:
     import av
 
     codec, options = next(known for known in _CODECS if known[0] in av.codecs_available)
@@ -78,19 +85,19 @@ def _write_pyav(frames: list[Path], path: Path, fps: float) -> None:
         container.metadata["comment"] = "densecli"
         stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.pix_fmt = "yuv420p"
-        for number, pixels in enumerate(_pictures(frames)):
+        for number, pixels in enumerate(pictures):
             if number == 0:
                 stream.height, stream.width = pixels.shape[:2]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
 
 
-def _write_opencv(frames: list[Path], temporary: Path, fps: float, path: Path) -> None:
+def _write_opencv(pictures: Iterator[np.ndarray], temporary: Path, fps: float, path: Path) -> None:
     import cv2
 
     writer: Any = None
     try:
-        for pixels in _pictures(frames):
+        for pixels in pictures:
             if writer is None:
                 height, width = pixels.shape[:2]
                 writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))  # type: ignore[attr-defined]
@@ -104,12 +111,15 @@ def _write_opencv(frames: list[Path], temporary: Path, fps: float, path: Path) -
             writer.release()
 
 
-def _pictures(frames: list[Path]) -> Iterator[np.ndarray]:
+def _pictures(frames: list[Path], place: Place) -> Iterator[np.ndarray]:
     """Each picture, H×W×3 uint8 RGB, all of the size of the first one, made even: the encoders want that."""
     size: tuple[int, int] | None = None
-    for frame in frames:
+    for number, frame in enumerate(frames):
+        if number % _AHEAD == 0:
+            place.bring_all(frames[number : number + _AHEAD])
         with Image.open(frame) as image:
             picture = image.convert("RGB")
+        place.let_go(frame)
         size = size or picture.size
         if picture.size != size:
             picture = picture.resize(size, Image.Resampling.BILINEAR)

@@ -26,16 +26,19 @@ def file(output_dir: Path, stem: str) -> Path:
     return output_dir / "yolo" / "labels" / f"{stem}.txt"
 
 
-def write(output_dir: Path, image: Outlined) -> None:
+def write(output_dir: Path, image: Outlined) -> list[Path]:
     lines = []
     for _, x, y, window in image.windows:
         regions = [joined(region) for region in regions_of(window, x, y)]  # each with its holes
         if regions:
             points = (joined(regions) + _INSIDE_PIXEL) / [image.width, image.height]
             lines.append("0 " + " ".join(f"{value:.7g}" for value in points.ravel().tolist()) + "\n")
-    _link(image.picture, output_dir / "yolo" / "images" / f"{image.stem}{PurePath(image.picture).suffix}")
-    with complete_file(file(output_dir, image.stem)) as temporary:
+    picture = output_dir / "yolo" / "images" / f"{image.stem}{PurePath(image.picture).suffix}"
+    _link(image.picture, picture)
+    labels = file(output_dir, image.stem)
+    with complete_file(labels) as temporary:
         temporary.write_text("".join(lines), encoding="ascii")
+    return [picture, labels]
 
 
 def finish(output_dir: Path) -> Path:

@@ -73,20 +73,28 @@ class Problem:
 
 
 class Collection:
-    """Items and Problems in order; iterate once. Nothing is listed, opened or decoded before it is asked for."""
+    """Items and Problems in order; iterate once. Nothing is listed, opened or decoded before it is asked for.
+
+    every, max_frames: of each video, every N-th frame and at most so many. shard: (I, N), I from 1 to N: the I-th of N
+    parts. poll_seconds: look again and again, without an end: files are given once complete, and again when they were
+    changed. decoder: of densecli.sources.video.DECODERS; PyAV where it is installed, else OpenCV.
+    Raises UsageError for what cannot be read again and again.
+    """
 
     def __init__(
         self,
         inputs: Sequence[str],
         *,
         output_dir: Path | str,
-        recursive: bool,
-        every: int,
-        max_frames: int | None,
-        shard: tuple[int, int] | None,
-        poll_seconds: float | None,
-        decoder: str | None,
+        recursive: bool = False,
+        every: int = 1,
+        max_frames: int | None = None,
+        shard: tuple[int, int] | None = None,
+        poll_seconds: float | None = None,
+        decoder: str | None = None,
     ) -> None:
+        if poll_seconds is not None and "-" in inputs:
+            raise UsageError("--watch: a list on stdin cannot be read again and again; give it as a file")
         self._inputs = list(dict.fromkeys(inputs))
         self._recursive, self._every, self._max_frames, self._shard = recursive, every, max_frames, shard
         self._poll_seconds, self._decoder = poll_seconds, decoder
@@ -318,56 +326,3 @@ def _if_fresh(output_dir: Path | str) -> str | None:
     except OSError:
         names = []
     return None if any(not name.startswith((".", "manifest")) for name in names) else os.path.realpath(output_dir)
-
-
-def collect(
-    inputs: Sequence[str],
-    *,
-    output_dir: Path | str,
-    recursive: bool = False,
-    every: int = 1,
-    max_frames: int | None = None,
-    shard: tuple[int, int] | None = None,
-    decoder: str | None = None,
-) -> Collection:
-    """What `densecli batch INPUT...` reads.
-
-    every, max_frames: of each video, every N-th frame and at most so many. shard: (I, N), I from 1 to N: the I-th of N
-    parts. decoder: of densecli.sources.video.DECODERS; PyAV where it is installed, else OpenCV.
-    """
-    return Collection(
-        inputs,
-        output_dir=output_dir,
-        recursive=recursive,
-        every=every,
-        max_frames=max_frames,
-        shard=shard,
-        poll_seconds=None,
-        decoder=decoder,
-    )
-
-
-def watch(
-    inputs: Sequence[str],
-    *,
-    output_dir: Path | str,
-    recursive: bool = False,
-    every: int = 1,
-    max_frames: int | None = None,
-    shard: tuple[int, int] | None = None,
-    poll_seconds: float = 2.0,
-    decoder: str | None = None,
-) -> Collection:
-    """Like `collect`, without an end: files are given once complete, and again when they were changed."""
-    if "-" in inputs:
-        raise UsageError("--watch: a list on stdin cannot be read again and again; give it as a file")
-    return Collection(
-        inputs,
-        output_dir=output_dir,
-        recursive=recursive,
-        every=every,
-        max_frames=max_frames,
-        shard=shard,
-        poll_seconds=poll_seconds,
-        decoder=decoder,
-    )

@@ -9,12 +9,14 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from densecli.errors import DensecliError, InputError
-from densecli.sources.own_outputs import is_own_file, is_own_folder
+from densecli.sources.own_outputs import RUN_FOLDERS, is_manifest_name, is_own_file, is_own_folder
 from densecli.sources.urls import filesystem_of, local_path
 from densecli.wording import reason_of, shown_name
 
 Facts = tuple[int | None, int | None]
 """Size in bytes and time of the last change in nanoseconds, as far as known."""
+_ENDINGS = ("_overlay.png", "_labels.png", "_labels_wholes.png", "_labels_leaves.png", "_masks.json")
+"""Of files that densecli writes."""
 
 
 class Folder(Protocol):
@@ -115,7 +117,7 @@ class RemoteFolder:
             if info["type"] == "directory":
                 folders.append(name)
             elif info["name"].rstrip("/") != self._location:  # buckets may hold an empty object for the folder itself
-                self._facts[name] = _remote_facts(info)
+                self._facts[name] = remote_facts(info)
         del found
         self._filesystem.invalidate_cache()
         for name in folders:
@@ -139,10 +141,10 @@ class RemoteFolder:
 
     def is_own(self, name: str, is_folder: bool) -> bool:
         # Only names are at hand; the summary beside it is what tells.
-        for ending in ("_masks", "_cutouts") if is_folder else ("_overlay.png", "_labels.png", "_masks.json"):
+        for ending in ("_masks", "_cutouts") if is_folder else _ENDINGS:
             if name.endswith(ending):
                 return f"{name.removesuffix(ending)}_masks.json" in self._facts
-        return False
+        return is_folder and name in RUN_FOLDERS and any(is_manifest_name(other) for other in self._facts)
 
 
 def folder_at(path: str) -> Folder | None:
@@ -165,7 +167,8 @@ def folder_at(path: str) -> Folder | None:
         ) from error
 
 
-def _remote_facts(info: dict[str, Any]) -> Facts:
+def remote_facts(info: dict[str, Any]) -> Facts:
+    """Of a file, from what fsspec lists about it."""
     changed = next(
         (info[key] for key in ("mtime", "LastModified", "last_modified", "updated", "created") if info.get(key)), None
     )

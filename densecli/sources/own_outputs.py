@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from pathlib import Path
 
 PNG_MARK = b"tEXtSoftware\0densecli"
 """In the first bytes of every PNG that densecli writes."""
 
-_PICTURE = re.compile(r"(.+)_(?:overlay|labels)\.png", re.IGNORECASE | re.DOTALL)
+_PICTURE = re.compile(r"(.+)_(?:overlay|labels(?:_wholes|_leaves)?)\.png", re.IGNORECASE | re.DOTALL)
 _VIDEO = re.compile(r"(.+)_overlay\.mp4", re.IGNORECASE | re.DOTALL)
+_SHEET = re.compile(r".+_compare\.png", re.IGNORECASE | re.DOTALL)
 _FOLDER = re.compile(r"(.+)_(?:masks|cutouts)", re.IGNORECASE | re.DOTALL)
-_RUN_FOLDERS = ("yolo", "labelme", "report", "dataset_images")
+_CANDIDATES_HEAD = re.compile(rb"PK\x03\x04.{26}densecli\.json", re.DOTALL)
+RUN_FOLDERS = ("yolo", "labelme", "report", "dataset_images")
+_MANIFEST = re.compile(r"manifest(\.\d+-of-\d+)?\.jsonl")
 _HEAD_BYTES = 512
+
+
+def is_manifest_name(name: str) -> bool:
+    """Whether a file name is that of a run's manifest, or of a shard's."""
+    return _MANIFEST.fullmatch(name) is not None
 
 
 def is_own_file(folder: str, name: str) -> bool:
@@ -24,6 +31,10 @@ def is_own_file(folder: str, name: str) -> bool:
         return PNG_MARK in _head(path) or _is_summary(os.path.join(folder, f"{match[1]}_masks.json"))
     if name.endswith("_masks.json"):
         return _is_summary(path)
+    if _SHEET.fullmatch(name):
+        return PNG_MARK in _head(path)
+    if name.lower().endswith(".candidates"):
+        return _CANDIDATES_HEAD.match(_head(path)) is not None
     if match := _VIDEO.fullmatch(name):
         return _holds(os.path.join(folder, match[1]), r"frame_\d{6,}_(overlay\.png|masks\.json)")
     return False
@@ -36,7 +47,7 @@ def is_own_folder(folder: str, name: str) -> bool:
             return True
         first = os.path.join(folder, name, "0001.png")
         return PNG_MARK in _head(first)
-    return name in _RUN_FOLDERS and _has_manifest(folder)
+    return name in RUN_FOLDERS and _has_manifest(folder)
 
 
 def _head(path: str) -> bytes:
@@ -54,7 +65,10 @@ def _is_summary(path: str) -> bool:
 
 def _has_manifest(folder: str) -> bool:
     with contextlib.suppress(OSError):
-        return any(b'"densecli/manifest/' in _head(str(path)) for path in Path(folder).glob("manifest*.jsonl"))
+        return any(
+            is_manifest_name(name) and b'"densecli/manifest/' in _head(os.path.join(folder, name))
+            for name in os.listdir(folder)
+        )
     return False
 
 

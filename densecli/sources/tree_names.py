@@ -14,7 +14,8 @@ _SUFFIXES = "|".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES | VIDEO_SUFF
 _LIKE_A_LONG_NAME = re.compile(rf"\.({_SUFFIXES})(-[0-9a-f]{{8}})?", re.IGNORECASE)
 # A folder of this name could stand where an output of a file beside it goes (`desk_masks/` and `desk.jpg`) ...
 _LIKE_AN_OUTPUT = re.compile(
-    r".*_(masks|cutouts|overlay\.png|labels\.png|masks\.json|overlay\.mp4)_*", re.IGNORECASE | re.DOTALL
+    r".*(_(masks|cutouts|overlay\.png|labels(_wholes|_leaves)?\.png|masks\.json|overlay\.mp4)|\.candidates)_*",
+    re.IGNORECASE | re.DOTALL,
 )
 # ... and these where one of the whole run goes.
 _LIKE_A_RUN_OUTPUT = re.compile(

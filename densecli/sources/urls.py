@@ -75,12 +75,7 @@ def _filesystem(name: str, scheme: str) -> tuple[Any, str]:
         filesystem, path = fsspec.core.url_to_fs(name)
         return filesystem, path
     except ImportError as error:
-        pip = f"{sys.executable} -m pip install"
-        if scheme in ("s3", "s3a"):
-            raise EnvironmentProblem(f"{shown}: reading s3:// needs s3fs; run: {pip} 'densecli[s3]'") from error
-        raise EnvironmentProblem(
-            f"{shown}: a package to read {scheme}:// is missing: {reason_of(error)} (with: {pip} PACKAGE)"
-        ) from error
+        raise EnvironmentProblem(f"{shown}: {missing_package('reading', scheme, error)}") from error
     except ValueError as error:
         if "rotocol" in str(error):
             raise InputError(f"{shown}: {scheme}:// is not a known kind of URL; use {_WORKING_URLS}") from None
@@ -89,6 +84,14 @@ def _filesystem(name: str, scheme: str) -> tuple[Any, str]:
         raise InputError(
             f"{shown}: cannot be reached: {reason_of(error)}; check the URL and your credentials"
         ) from error
+
+
+def missing_package(doing: str, scheme: str, error: ImportError) -> str:
+    """What to install. doing: `reading` or `writing`."""
+    pip = f"{sys.executable} -m pip install"
+    if scheme in ("s3", "s3a"):
+        return f"{doing} s3:// needs s3fs; run: {pip} 'densecli[s3]'"
+    return f"{doing} {scheme}:// needs a package that is missing: {reason_of(error)} (with: {pip} PACKAGE)"
 
 
 def _file_url_path(url: str) -> str:

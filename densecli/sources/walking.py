@@ -165,7 +165,7 @@ def _may_be(name: str, is_folder: bool, skipped: Skipped) -> bool:
     elif (suffix := PurePath(name).suffix.lower()) in _UNREADABLE_SUFFIXES:
         reason = f"of a kind that cannot be read ({suffix})"
     else:
-        reason = "densecli output" if name.endswith("_masks.json") else "not an image or video"
+        reason = "densecli output" if name.endswith(("_masks.json", ".candidates")) else "not an image or video"
     skipped.counts[reason] += 1
     return False
 

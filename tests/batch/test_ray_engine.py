@@ -75,9 +75,12 @@ def test_killing_a_ray_worker_loses_nothing(
 
 
 @pytest.mark.slow
-def test_failures_come_back_as_they_are(cluster: Any, frames: Path) -> None:
+def test_failures_and_candidates_come_back_as_they_are(cluster: Any, frames: Path) -> None:
     (frames / "text.png").write_text("I am no picture\n")
-    outcome = run(batch_job(frames, engine="ray", workers=1))
+    kinds = ("overlay", "candidates", "json")
+    outcome = run(batch_job(frames, engine="ray", workers=1, kinds=kinds))
+    assert run(batch_job(frames, out="here", kinds=kinds)).done == 6
+    assert timeless(Path("out")) == timeless(Path("here"))
     assert (outcome.exit_code, outcome.done, outcome.failed) == (3, 6, 1)
     assert entries(Path("out"))["frames/text.png"]["error"].startswith("is a text file")
 
@@ -88,9 +91,7 @@ def test_devices_are_rays_to_choose(frames: Path) -> None:
     assert not Path("out").exists()
 
 
-def test_killing_a_worker_process_loses_nothing(
-    frames: Path, undisturbed: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killing_a_worker_process_loses_nothing(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes of our own: one is killed when it has an image, and a third takes its place."""
     started: list[int] = []
     real = Process.start
@@ -103,9 +104,11 @@ def test_killing_a_worker_process_loses_nothing(
 
     monkeypatch.setattr(Process, "start", start)
     killed = kill_one_when(lambda: any(Path("out").glob("*_masks.json")), lambda: started[:1])
-    assert run(batch_job(frames, devices=("cpu", "cpu"))).exit_code == 0
+    kinds = ("overlay", "candidates", "json")
+    assert run(batch_job(frames, devices=("cpu", "cpu"), kinds=kinds)).exit_code == 0
     assert killed
-    assert timeless(Path("out")) == undisturbed()
+    assert run(batch_job(frames, out="here", kinds=kinds)).exit_code == 0
+    assert timeless(Path("out")) == timeless(Path("here"))
 
 
 def test_an_image_that_kills_every_worker_is_given_up(

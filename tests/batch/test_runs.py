@@ -24,9 +24,12 @@ from densecli.batch.rehearsal import rehearse
 from densecli.batch.run import StoppedAtOnce
 from densecli.console import Console
 from densecli.errors import InputError, OutputError, UsageError
+from densecli.image_candidates import ImageCandidates
 from densecli.one_by_one import Job, segment_all
 from densecli.presets import load_preset
+from densecli.refiltering import choose_again
 from densecli.sinks import WriteOptions
+from densecli.sources.collecting import Collection
 from tests.batch.conftest import SETTINGS, batch_job, entries, leftovers, make_photos, run, timeless
 
 
@@ -148,6 +151,31 @@ def test_more_kinds_are_added_and_fewer_need_nothing(frames: Path) -> None:
     assert counts(batch_job(frames, kinds=("overlay", "json"))) == (6, 0, 0, 0)
     assert counts(batch_job(frames, kinds=("overlay",))) == (0, 0, 6, 0)
     assert counts(batch_job(frames, kinds=("overlay", "labels", "json"))) == (6, 6, 0, 0)
+
+
+def test_candidates_are_kept_and_are_an_output_like_others(frames: Path) -> None:
+    kinds = ("overlay", "candidates", "json")
+    job = batch_job(frames, kinds=kinds)
+    assert counts(batch_job(frames)) == (6, 0, 0, 0)
+    assert counts(job) == (6, 6, 0, 0)
+    assert entries(Path("out"))["frames/img3.png"]["outputs"][1] == "img3.candidates"
+    kept = ImageCandidates.load("out/img3.candidates")
+    assert kept.photo == str((frames / "img3.png").resolve())
+    again = choose_again(kept, load_preset("dense", SETTINGS).resolve("starter"))
+    summary = json.loads(Path("out/img3_masks.json").read_text())
+    assert [mask.summary() for mask in again.masks] == [
+        {**mask, "point_coords": [list(point) for point in mask["point_coords"]]} for mask in summary["masks"]
+    ]
+    assert (again.overlay() == np.asarray(Image.open("out/img3_overlay.png"))).all()
+    assert counts(job) == counts(batch_job(frames)) == (0, 0, 6, 0)
+    Path("out/img3.candidates").unlink()
+    assert counts(job) == (1, 1, 5, 0)
+    collection = Collection(["out"], output_dir="elsewhere")  # all of it is known as densecli's own
+    assert list(collection) == [] and dict(collection.skipped) == {
+        "densecli output": 18,
+        "hidden": 1,
+        "not an image or video": 1,
+    }
 
 
 def test_the_same_files_by_another_path_are_complete(
@@ -330,6 +358,7 @@ def test_options_are_checked() -> None:
         ({"workers": 0}, "--workers 0"),
         ({"watch": True, "shard": (1, 2)}, "--watch and --shard"),
         ({"output_dir": Path("s3://bucket/out")}, "--output-dir s3:/bucket/out"),
+        ({"output_url": "s3://bucket/out"}, r"give staging_folder\(URL, shard\)"),
     ):
         with pytest.raises(UsageError, match=said):
             BatchJob(**{"inputs": ["x"], "output_dir": Path("out"), **changes})

@@ -132,9 +132,10 @@ def test_candidates_are_never_written_over_themselves(folder: Path, run_densecli
     assert copied.code == 0 and (folder / "copy/desk.candidates").stat().st_size > 1000
 
 
-def test_batch_does_not_offer_what_it_does_not_write(folder: Path, run_densecli: Command) -> None:
-    done = run_densecli("batch", "desk.png", *GRID, "-o", "batch", "--save", "candidates", cwd=folder)
-    one_error(done, 2, "candidates are kept by `densecli segment` only")
+def test_batch_keeps_the_same_candidates(folder: Path, run_densecli: Command) -> None:
+    done = run_densecli("batch", "desk.png", *GRID, "-o", "batch", "--save", "candidates", "--no-report", cwd=folder)
+    assert done.code == 0 and "batch/desk.candidates" in done.stdout, done.stderr
+    assert (folder / "batch/desk.candidates").read_bytes() == (folder / "kept/desk.candidates").read_bytes()
 
 
 # --- compare ----------------------------------------------------------------------------------------------------------

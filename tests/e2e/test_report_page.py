@@ -8,7 +8,7 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,79 +19,26 @@ from pycocotools import mask as coco
 
 from densecli.report import write_report
 from tests.conftest import Command
+from tests.e2e.chromium import NEEDS_CHROMIUM, Chromium
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed (pip install 'densecli[dev]')")
-from selenium import webdriver  # noqa: E402
 from selenium.webdriver import ActionChains, Keys  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
-)
-CHROMEDRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or CHROMEDRIVER is None,
-    reason="Chromium or chromedriver is not installed (Debian: apt-get install chromium chromium-driver)",
-)
-SWITCHES = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--window-size=1280,800",
-]
+pytestmark = NEEDS_CHROMIUM
 HOSTILE = "<img src=x onerror=alert(1)>&\"'#%41.png"
 
 
-class Browser:
+class Browser(Chromium):
     """A Chromium that has a page of disk open."""
 
-    def __init__(self, profile: Path) -> None:
-        options = webdriver.ChromeOptions()
-        options.binary_location = str(CHROMIUM)
-        for switch in SWITCHES:
-            options.add_argument(switch)
-        options.add_argument(f"--user-data-dir={profile}")
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=Service(str(CHROMEDRIVER)))
-
     def open(self, page: Path, width: int = 1280, height: int = 800, scheme: str = "light") -> None:
-        self.driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
-        )
-        self.driver.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        )
-        self.driver.get(page.as_uri())
-
-    def js(self, code: str, *arguments: Any) -> Any:
-        return self.driver.execute_script(code, *arguments)
-
-    def all(self, selector: str) -> list[WebElement]:
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def one(self, selector: str) -> WebElement:
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
+        self.visit(page.as_uri(), width, height, scheme)
 
     def names(self) -> list[str]:
         """Names on the cards that are there."""
         return list(self.js("return [...document.querySelectorAll('.card .name')].map(e => e.textContent)"))
-
-    def wait(self, condition: Callable[[], Any], what: str) -> Any:
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            if found := condition():
-                return found
-            time.sleep(0.02)
-        raise AssertionError(f"waited in vain for {what}")
 
     def card(self, name: str) -> WebElement:
         """The picture of a card, in view."""
@@ -110,9 +57,6 @@ class Browser:
         ActionChains(self.driver, duration=20).move_to_element_with_offset(
             area, round((x + 0.5 - size[0] / 2) * scale), round((y + 0.5 - size[1] / 2) * scale)
         ).perform()
-
-    def complaints(self) -> list[str]:
-        return [entry["message"] for entry in self.driver.get_log("browser")]
 
 
 @pytest.fixture(scope="module")

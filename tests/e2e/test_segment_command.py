@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import json
 import os
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from PIL import Image, ImageColor
 from pycocotools import mask as coco
 
 from densecli.masks import summary_schema
-from tests.conftest import CHECKOUT, Command, Finished
+from tests.conftest import CHECKOUT, Command, Finished, obeying_permissions, small_disk
 
 SMALL = ("-m", "starter", "-s", "points_per_side=6", "-s", "min_mask_region_area=40")
 KINDS = "overlay,json,labels,masks,cutouts"
@@ -440,20 +438,11 @@ def test_an_output_folder_that_is_a_file(bad: Path, run_densecli: Command) -> No
     assert (bad / "file").read_text() == "precious"
 
 
-def _obey_permissions() -> None:
-    """Even as root: give up the capabilities that override permissions, for the program to be started."""
-    if os.geteuid() == 0:
-        libc = ctypes.CDLL(None, use_errno=True)
-        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-            if libc.prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP
-                os._exit(99)
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs POSIX permissions, and Linux to lower root's")
 def test_an_output_folder_that_is_read_only(bad: Path, run_densecli: Command) -> None:
     (bad / "locked").mkdir(mode=0o500)
     for folder in ("locked", "locked/deeper"):
-        done = run_densecli("segment", "good.png", "-o", folder, cwd=bad, preexec_fn=_obey_permissions)
+        done = run_densecli("segment", "good.png", "-o", folder, cwd=bad, preexec_fn=obeying_permissions)
         if done.code == 99:
             pytest.skip("root's permissions cannot be lowered here")
         assert (done.code, done.stdout) == (1, "")
@@ -461,27 +450,16 @@ def test_an_output_folder_that_is_read_only(bad: Path, run_densecli: Command) ->
     assert list((bad / "locked").iterdir()) == []
 
 
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    if not hasattr(os, "geteuid") or os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs the right to mount")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_disk_full(tiny_disk: Path, run_densecli: Command, tmp_path: Path) -> None:
+def test_disk_full(run_densecli: Command, tmp_path: Path) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (200, 200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
-    done = run_densecli("segment", "noise.png", "-o", "disk", *SMALL, "--save", "overlay,masks,json", cwd=tmp_path)
-    assert (done.code, done.stdout) == (1, "")
-    plain(done)
-    (message,) = done.errors
-    assert message.startswith("noise.png: ") and "disk/noise_overlay.png: the disk is full" in message
-    assert list(tiny_disk.iterdir()) == []
+    with small_disk(tmp_path / "disk", "size=64k"):
+        done = run_densecli("segment", "noise.png", "-o", "disk", *SMALL, "--save", "overlay,masks,json", cwd=tmp_path)
+        assert (done.code, done.stdout) == (1, "")
+        plain(done)
+        (message,) = done.errors
+        assert message.startswith("noise.png: ") and "disk/noise_overlay.png: the disk is full" in message
+        assert list((tmp_path / "disk").iterdir()) == []
 
 
 # --- terminals and interruption --------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ weights, config = checkpoints.starter_files()
 network = model.load(model.Choice("starter", weights, config), torch.device("cpu"), "fp32").network
 pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
 run = lambda n: MaskGenerator(network, GeneratorParameters(points_per_side=24, pred_iou_thresh=0.0,
-    stability_score_thresh=0.9), limits=Limits(points_per_batch=n)).generate(pixels)
+    stability_score_thresh=0.5), limits=Limits(points_per_batch=n)).generate(pixels)
 alone = run(16)
 now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + int(sys.argv[1]), resource.RLIM_INFINITY))
@@ -117,11 +117,12 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
     """A real allocation failure in a process that may not take more address space."""
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
     run = subprocess.run(
-        [sys.executable, "-c", _RUN_WITH_LITTLE_MEMORY, str(70 << 20)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", _RUN_WITH_LITTLE_MEMORY, str(40 << 20)], capture_output=True, text=True, timeout=120
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("True "), run.stdout
-    assert "out of memory: went on with" in run.stdout
+    same, masks, warnings = run.stdout.split(maxsplit=2)
+    assert same == "True" and int(masks) > 0, run.stdout
+    assert "out of memory: went on with" in warnings
 
 
 _RUN_UNDER_A_CEILING = """

@@ -26,6 +26,7 @@ from scipy.spatial.distance import cdist
 
 from densecli.errors import OutputError, UsageError
 from densecli.masks import Segmentation
+from densecli.places import Here
 from densecli.sinks import DATASET_KINDS, WriteOptions, parse_kinds, summary
 from densecli.sinks.datasets import Datasets
 from densecli.sinks.polygons import joined, regions_of
@@ -84,7 +85,7 @@ class Run:
 
     def datasets(self, *, fresh: bool = True, kinds: tuple[str, ...] = ALL, order: int = 0) -> Datasets:
         """All images added, in some order, and finished."""
-        datasets = Datasets(kinds, self.out)
+        datasets = Datasets(kinds, Here(self.out))
         stems = list(self.names)
         random.Random(order).shuffle(stems)
         with ThreadPoolExecutor(3) as pool:
@@ -199,7 +200,7 @@ def test_what_is_up_to_date_is_not_written_again(run: Run) -> None:
 
 def test_without_any_image(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    Datasets(ALL, tmp_path / "out").finish()
+    Datasets(ALL, Here(tmp_path / "out")).finish()
     coco = load_coco(tmp_path / "out" / "annotations_coco.json")
     assert coco.getImgIds() == [] and coco.getAnnIds() == []
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["annotations_coco.json", "labelme", "yolo"]
@@ -207,7 +208,7 @@ def test_without_any_image(tmp_path: Path) -> None:
 
 def test_images_added_twice_are_there_once_and_missing_ones_are_said(run: Run) -> None:
     summary.path(run.out / "img1").unlink()
-    datasets = Datasets(ALL, run.out)
+    datasets = Datasets(ALL, Here(run.out))
     for stem, name in [*run.names.items(), *run.names.items()]:
         datasets.add(stem, name)
     datasets.finish()
@@ -219,9 +220,9 @@ def test_images_added_twice_are_there_once_and_missing_ones_are_said(run: Run) -
 def test_frames_and_urls_bring_their_pictures(run: Run) -> None:
     run.image("clip/frame_000012", "photos/clip.mp4#12", 12)
     run.image("far", "memory://bucket/far.jpg", 13)
-    assert not Datasets(ALL, run.out).can_rebuild("clip/frame_000012", "photos/clip.mp4#12")
+    assert not Datasets(ALL, Here(run.out)).can_rebuild("clip/frame_000012", "photos/clip.mp4#12")
     run.datasets()
-    assert Datasets(ALL, run.out).can_rebuild("clip/frame_000012", "photos/clip.mp4#12")
+    assert Datasets(ALL, Here(run.out)).can_rebuild("clip/frame_000012", "photos/clip.mp4#12")
     coco = load_coco(run.out / "annotations_coco.json")
     folder = run.out / coco.dataset["info"]["images_directory"]
     files = {image["input"]: folder / image["file_name"] for image in coco.loadImgs(coco.getImgIds())}
@@ -247,7 +248,7 @@ def test_nothing_is_left_behind_and_nothing_written_where_nothing_was_asked(run:
 
 def test_a_folder_that_cannot_be_written(run: Run) -> None:
     (run.out / "yolo").write_text("in the way")
-    datasets = Datasets(ALL, run.out)
+    datasets = Datasets(ALL, Here(run.out))
     with pytest.raises(OutputError, match="not a folder"):
         datasets.add("img1", "photos/img1.png", run.segmentations["img1"])
 

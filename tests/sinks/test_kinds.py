@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_each_kind_has_a_path_of_its_own() -> None:
     stem = Path("out/desk.v2")
     paths = {sink(kind).path(stem) for kind in KINDS}
     assert len(paths) == len(KINDS)
-    assert all(path.parent == Path("out") and path.name.startswith("desk.v2_") for path in paths)
+    assert all(path.parent == Path("out") and re.match(r"desk\.v2[_.]\w", path.name) for path in paths)
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan"), float("inf")])

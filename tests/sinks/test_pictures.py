@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from densecli.masks import Segmentation
-from densecli.sinks import WriteOptions, cutouts, labels, overlay
+from densecli.sinks import WriteOptions, cutouts, labels, labels_leaves, labels_wholes, overlay
 from densecli.sinks import masks as mask_files
 
 
@@ -53,6 +53,22 @@ def test_labels(segmentation: Segmentation, masks: list[np.ndarray], tmp_path: P
     with Image.open(path) as image:
         assert image.mode.startswith("I;16")
         np.testing.assert_array_equal(np.asarray(image), expected)
+
+
+def test_labels_of_wholes_and_of_leaves(segmentation: Segmentation, masks: list[np.ndarray], tmp_path: Path) -> None:
+    """The second mask as a part of the first one: neither has the other's pixels where it is left out."""
+    first, second, third = segmentation.masks
+    segmentation.masks = [first, replace(second, parent=1), third]
+    for sink, which, shown in ((labels_wholes, "wholes", (1, 3)), (labels_leaves, "leaves", (2, 3))):
+        path = sink.path(tmp_path / "desk")
+        assert path.name == f"desk_labels_{which}.png"
+        sink.write(segmentation, path, WriteOptions())
+        expected = np.zeros((12, 20), int)
+        for number in shown:
+            expected[masks[number - 1]] = number
+        np.testing.assert_array_equal(read(path), expected)
+        np.testing.assert_array_equal(segmentation.labels(which), expected)  # type: ignore[arg-type]
+    assert segmentation.labels().max() == 3 and not segmentation.labels("wholes").flags.writeable
 
 
 def test_labels_hold_more_ids_than_a_byte(segmentation: Segmentation, masks: list[np.ndarray], tmp_path: Path) -> None:

@@ -1,0 +1,231 @@
+"""The point loop on a GPU: all points of a crop in tiles of fixed shapes, with the device never waiting for the host.
+
+What a tile's survivors cost depends on how many there are, and three ways are exact (T: transformer, 47 MB a prompt
+to read and write; U: upscaling, as much; N prompts, of which S survive):
+
+- upscale every prompt: (T + U)·N, nothing to know;
+- transform all, count once, transform the survivors again and upscale them: T·N + (T + U)·S, one stop;
+- count a tile's survivors, upscale these: T·N + U·S. At S = N / 2 that is a quarter less than either.
+
+The third it is, without the stop: a tile's count is copied to pinned memory while the next tile's transformer, already
+queued, keeps the device busy; the host reads the count when it has come, and queues that many steps of survivors. No
+step's shape depends on a value, and no operator of the loop makes the device or the host wait for the other (a test
+runs the loop on fake CUDA tensors, and under a check that knows every operator that would).
+
+Filters and NMS follow on the device; only the winners' low-resolution logits come to the host, where their runs are
+found (`outlines.py`). No GPU has run this yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from densecli.engine import scoring
+from densecli.engine.candidates import Candidates, likely
+from densecli.engine.compiled import kernels
+from densecli.engine.device_decoder import Transformed
+from densecli.engine.device_steps import Steps
+from densecli.engine.in_place import worker_threads
+from densecli.engine.parameters import GeneratorParameters
+from densecli.engine.upsampling import Upsampling
+from densecli.masks import Runs
+
+# Prompts: 33 MB of tokens for an official shape.
+_EMBEDDED_TOGETHER = 4096
+
+
+class OnTheWay:
+    """A tensor that is being copied to the host: asked for now, waited for when it is read."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._host, self._event = tensor, None
+        if tensor.device.type == "cuda":
+            self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._host.copy_(tensor, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def arrived(self) -> torch.Tensor:
+        """The tensor on the host."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host
+
+    def number(self) -> int:
+        """The one number that it is."""
+        return int(self.arrived())
+
+
+@dataclass(frozen=True)
+class Started:
+    """A tile after its transformer. keep: B × M bool. order: B int64, prompts, those that keep an output first.
+
+    survivors: how many these are, 0-dimensional, on the device.
+    """
+
+    index: int
+    tile: Transformed
+    keep: torch.Tensor
+    order: torch.Tensor
+    survivors: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is known of all candidates of a crop, filled tile by tile; P' prompts, a whole number of tiles.
+
+    predicted_iou: P' × M float32. keep: P' × M bool. areas: P' × M × 2 int64, above the lower and the upper stability
+    threshold. boxes: P' × M × 4 int64. Zeros where not kept.
+    """
+
+    predicted_iou: torch.Tensor
+    keep: torch.Tensor
+    areas: torch.Tensor
+    boxes: torch.Tensor
+
+    @staticmethod
+    def empty(prompts: int, outputs: int, device: torch.device) -> Scores:
+        return Scores(
+            torch.zeros(prompts, outputs, device=device),
+            torch.zeros(prompts, outputs, dtype=torch.bool, device=device),
+            torch.zeros(prompts, outputs, 2, dtype=torch.int64, device=device),
+            torch.zeros(prompts, outputs, 4, dtype=torch.int64, device=device),
+        )
+
+
+class DeviceLoop:
+    """The loop over one crop's points. steps: begun with the crop's features.
+
+    prompts: P × 2 float32 (x, y) in pixels of the model's input, on the device.
+    """
+
+    def __init__(
+        self, steps: Steps, prompts: torch.Tensor, upsampling: Upsampling, parameters: GeneratorParameters
+    ) -> None:
+        self.steps, self.prompts, self.upsampling, self.parameters = steps, prompts, upsampling, parameters
+        self.size = steps.size
+        self.outputs = len(steps.decoder.outputs)
+        threshold, offset = parameters.mask_threshold, parameters.stability_score_offset
+        self.thresholds = threshold - offset, threshold, threshold + offset
+        self._embedded: tuple[int, torch.Tensor] | None = None
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles the points make."""
+        return -(-len(self.prompts) // self.size.prompts)
+
+    def candidates(self, advanced: Callable[[int], None]) -> tuple[Candidates, float]:
+        """All candidates above `pred_iou_thresh` in the order of their prompts, and the best predicted IoU of all.
+
+        advanced: called with how many more points are done, tile after tile. Where predicted IoU is not finite (half
+        precision overflowed), the best is NaN.
+        """
+        scores = self.all_scores(advanced)
+        found = scores.keep.nonzero()
+        areas = scores.areas[scores.keep].double()
+        predicted_iou = scores.predicted_iou[: len(self.prompts)]
+        return Candidates(
+            found[:, 0],
+            found[:, 1],
+            scores.predicted_iou[scores.keep],
+            (areas[:, 1] / areas[:, 0]).float(),
+            scores.boxes[scores.keep],
+        ), float(predicted_iou.max())
+
+    def all_scores(self, advanced: Callable[[int], None]) -> Scores:
+        """The loop itself: fixed shapes, and a tile's work queued before the count of the tile before is read."""
+        scores = Scores.empty(self.tiles * self.size.prompts, self.outputs, self.prompts.device)
+        waiting: tuple[Started, OnTheWay] | None = None
+        for index in range(self.tiles):
+            started = self.start(index)
+            count = OnTheWay(started.survivors)
+            if waiting is not None:
+                self._finish_counted(waiting, scores, advanced)
+            waiting = started, count
+        if waiting is not None:
+            self._finish_counted(waiting, scores, advanced)
+        return scores
+
+    def _finish_counted(
+        self, waiting: tuple[Started, OnTheWay], scores: Scores, advanced: Callable[[int], None]
+    ) -> None:
+        started, count = waiting
+        self.finish(started, count.number(), scores)
+        begin = started.index * self.size.prompts
+        advanced(min(len(self.prompts), begin + self.size.prompts) - begin)
+
+    def start(self, index: int) -> Started:
+        """Queue a tile's transformer and find out on the device which of its prompts survive."""
+        begin = index * self.size.prompts
+        tile = self.steps.transform(self._tokens(index), index % 2)
+        keep = likely(tile.predicted_iou, self.parameters.pred_iou_thresh)
+        keep[len(self.prompts) - begin :] = False
+        some = keep.any(1)
+        order = some.to(torch.uint8).argsort(descending=True, stable=True)
+        return Started(index, tile, keep, order, some.sum())
+
+    def _tokens(self, index: int) -> torch.Tensor:
+        """A tile's prompt tokens. Many tiles' are embedded together, as that takes forty small kernels."""
+        n = self.size.prompts
+        together = max(1, _EMBEDDED_TOGETHER // n)
+        group, place = divmod(index, together)
+        if self._embedded is None or self._embedded[0] != group:
+            points = self.prompts[group * together * n : (group + 1) * together * n]
+            points = self._padded(points, -(-len(points) // n) * n)
+            self._embedded = group, self.steps.decoder.tokens(points)
+        return self._embedded[1][place * n : (place + 1) * n]
+
+    def finish(self, started: Started, survivors: int, scores: Scores) -> None:
+        """Queue upscaling and scores of the first `survivors` prompts of a tile's order, and put them into `scores`."""
+        window = slice(started.index * self.size.prompts, (started.index + 1) * self.size.prompts)
+        scores.predicted_iou[window] = started.tile.predicted_iou
+        scores.keep[window] = started.keep
+        for begin in range(0, survivors, self.size.survivors):
+            # The last of these steps goes on beyond the survivors, with prompts of which nothing is wanted.
+            chosen = started.order[begin : begin + self.size.survivors]
+            logits = self.steps.upscale(started.tile, chosen, started.index % 2).flatten(0, 1)
+            wanted = started.keep.index_select(0, chosen).flatten()
+            areas, boxes = scoring.areas_and_boxes(logits, wanted, self.upsampling, *self.thresholds)
+            scores.areas[window].index_copy_(0, chosen, areas.view(-1, self.outputs, 2))
+            scores.boxes[window].index_copy_(0, chosen, boxes.view(-1, self.outputs, 4))
+
+    def masks(self, won: Candidates) -> list[tuple[int, int, Runs]]:
+        """The masks of W winners: x and y in pixels of the crop, and runs.
+
+        Their prompts are decoded a second time, in the same steps; the logits come to the host tile by tile, while the
+        device is at the next.
+        """
+        if kernels() is None:
+            return [self.upsampling.mask(one, self.thresholds[1]) for part in self._winner_logits(won) for one in part]
+        arriving = [OnTheWay(part) for part in self._winner_logits(won)]
+        return masks_of_logits([part.arrived() for part in arriving], self.upsampling, self.thresholds[1])
+
+    def _winner_logits(self, won: Candidates) -> Iterator[torch.Tensor]:
+        """K × h × w float32 logits of the winners, some at a time, on the device."""
+        for number, begin in enumerate(range(0, len(won), self.size.prompts)):
+            part = won[slice(begin, begin + self.size.prompts)]
+            points, n = self.prompts[part.point], len(part)
+            full = self.size.prompts if self.steps.acceleration else -(-n // self.size.survivors) * self.size.survivors
+            tile = self.steps.transform(self.steps.decoder.tokens(self._padded(points, full)), number % 2)
+            every = torch.arange(full, device=points.device)
+            output = self._padded(part.output, full)
+            for first in range(0, n, self.size.survivors):
+                chosen = every[first : first + self.size.survivors]
+                logits = self.steps.upscale(tile, chosen, number % 2)
+                own = logits[every[: len(chosen)], output[chosen]]
+                yield own[: n - first].float()
+
+    def _padded(self, x: torch.Tensor, n: int) -> torch.Tensor:
+        """x with its last row repeated until it has n."""
+        return torch.cat([x, x[-1:].expand(n - len(x), *x.shape[1:])]) if len(x) < n else x
+
+
+def masks_of_logits(parts: list[torch.Tensor], upsampling: Upsampling, threshold: float) -> list[tuple[int, int, Runs]]:
+    """Masks of low-resolution logits on the host (each K × h × w float32), on all threads; needs the compiled loops."""
+    pictures = [picture for part in parts for picture in part]
+    n = torch.get_num_threads()
+    every = map if n == 1 or len(pictures) < 2 else worker_threads(n).map
+    return list(every(lambda picture: upsampling.mask(picture, threshold), pictures))

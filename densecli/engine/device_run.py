@@ -1,0 +1,151 @@
+"""One crop through the point loop of a GPU: sizes for the memory there is, out of memory, filters, NMS, winners."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from densecli.engine import memory
+from densecli.engine.acceleration import PLAIN, Acceleration, Kept
+from densecli.engine.candidates import Candidates
+from densecli.engine.device_decoder import serves, storage_dtype
+from densecli.engine.device_loop import DeviceLoop
+from densecli.engine.device_steps import accelerated_features, steps_of
+from densecli.engine.encoder import Features, model_input
+from densecli.engine.memory import DecoderShape, LoopSize
+from densecli.engine.selection import Winner, chosen, winners_of
+from densecli.wording import reason_of
+
+if TYPE_CHECKING:
+    from densecli.engine.generator import MaskGenerator
+    from densecli.engine.run import Prompted, Run
+
+
+# Use the fused kernels of `decoder_kernels.py` on CUDA. Off until a GPU has run `pytest tests/engine -k gpu`, and
+# `benchmarks/gpu.py` has shown that they pay.
+FUSED = False
+
+
+def usable(generator: MaskGenerator) -> bool:
+    """Whether the loop can serve this generator's parameters: neither m2m nor an output chosen by its masks."""
+    return not generator.parameters.use_m2m and serves(generator.model, generator.parameters.multimask_output)
+
+
+def features(generator: MaskGenerator, crop_pixels: np.ndarray, run: Run) -> Features | None:
+    """Features of a crop (H×W×3 uint8 RGB) by the accelerated encoder, or None where that one does not work here."""
+    image = model_input(crop_pixels, generator.model.image_size, generator.device)
+    try:
+        return accelerated_features(generator.model, image, generator.dtype, generator.acceleration)
+    except Exception as error:
+        if memory.is_out_of_memory(error):
+            raise
+        give_up_acceleration(generator, run, error)
+        return None
+
+
+def winners(generator: MaskGenerator, prompted: Prompted, size: tuple[int, int], run: Run) -> list[Winner] | None:
+    """Winners of one crop, as `MaskGenerator.winners` gives them, or None where that one has to find them.
+
+    That is where not even a small tile fits, and where half precision does not hold the network's numbers. size: of the
+    image.
+    """
+    while True:
+        loop_size = _size(generator, prompted, run)
+        try:
+            # Accelerated steps are the network's, which may serve more threads than this one.
+            with Kept.by(generator.model).lock if generator.acceleration else nullcontext():
+                return _winners(generator, prompted, size, run, loop_size)
+        except Exception as error:
+            if not memory.is_out_of_memory(error):
+                if generator.acceleration == PLAIN:
+                    raise
+                give_up_acceleration(generator, run, error)
+                continue
+        # Outside of `except`, so that the failed tile's tensors are gone before the next try.
+        if generator.acceleration:
+            Kept.by(generator.model).drop("steps")
+        memory.release_cached(generator.device)
+        if loop_size.prompts == 1:
+            return None
+        run.loop_limit = loop_size.halved()
+        run.warnings.append(f"out of memory: went on with {run.loop_limit.prompts} points per batch")
+
+
+def _size(generator: MaskGenerator, prompted: Prompted, run: Run) -> LoopSize:
+    decoder, requested = prompted.decoder, generator.limits.points_per_batch
+    made = Kept.by(generator.model).made if generator.acceleration else {}
+    outputs = decoder.outputs(generator.parameters.multimask_output)
+    key = "size", outputs, generator.dtype, generator.acceleration, requested
+    if generator.acceleration and run.loop_limit is None and key in made:
+        return made[key]  # what is free now differs from what was free when it was compiled; the size must not
+    element_size = torch.empty(0, dtype=storage_dtype(generator.dtype)).element_size()
+    found = memory.choose_loop_size(
+        requested,
+        memory.budget_bytes(generator.device, generator.limits.max_memory_gb),
+        DecoderShape(decoder.height * decoder.width, decoder.channels, outputs, element_size),
+        len(prompted.points),
+        captured=bool(generator.acceleration),
+    )
+    if run.loop_limit is not None and found.prompts > run.loop_limit.prompts:
+        found = run.loop_limit
+    if generator.acceleration:
+        made[key] = found
+    return found
+
+
+def _winners(
+    generator: MaskGenerator, prompted: Prompted, size: tuple[int, int], run: Run, loop_size: LoopSize
+) -> list[Winner] | None:
+    parameters, device = generator.parameters, generator.device
+    funnel = replace(run.funnel)  # counts only once there are winners: memory may run out before
+    done = 0
+
+    def advanced(points: int) -> None:
+        nonlocal done
+        done += points
+        if run.progress is not None:
+            run.progress(funnel.points + done, run.all_points)
+
+    with run.timed("decode", device):
+        steps = steps_of(
+            generator.model, parameters.multimask_output, generator.dtype, loop_size, generator.acceleration
+        )
+        steps.begin(Features(prompted.decoder.embedding, prompted.decoder.high_res))
+        loop = DeviceLoop(steps, prompted.prompts, prompted.upsampling, parameters)
+        scored, best = loop.candidates(advanced)
+    if not math.isfinite(best):
+        run.warnings.append("half precision does not hold this network's numbers: went on the slower way")
+        return None
+    funnel.points += len(prompted.points)
+    funnel.candidates += len(prompted.points) * loop.outputs
+    funnel.best_predicted_iou = max(funnel.best_predicted_iou, best)
+    with run.timed("postprocess", device):
+        won: Candidates = scored[chosen(scored, prompted.crop, size, parameters, funnel)]
+    with run.timed("decode", device):
+        masks = loop.masks(won)
+    vars(run.funnel).update(vars(funnel))
+    return winners_of(won, masks, prompted.points[won.point], prompted.crop)
+
+
+def acceleration_of(compile_: bool, network: torch.nn.Module, device: torch.device) -> Acceleration:
+    """What `compile` means on a device: nothing where the loop is not used, or where it was tried and failed."""
+    if device.type != "cuda" or not (compile_ or FUSED) or Kept.by(network).refused:
+        return PLAIN
+    return Acceleration("inductor", captured=True, fused=FUSED) if compile_ else Acceleration(fused=FUSED)
+
+
+def give_up_acceleration(generator: MaskGenerator, run: Run, error: Exception) -> None:
+    """Go on without, for the rest of the process too: the next image would only fail the same way."""
+    kept = Kept.by(generator.model)
+    kept.refused = True
+    kept.drop()
+    generator.acceleration = PLAIN
+    # A compiler's message goes on for pages.
+    reason = reason_of(str(error).strip().partition("\n")[0] or type(error).__name__)
+    what = "compile: true" if generator.limits.compile else "fused kernels"
+    run.warnings.append(f"{what} did not work here and went unused ({reason})")

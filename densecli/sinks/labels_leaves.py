@@ -1,0 +1,19 @@
+"""`NAME_labels_leaves.png`: as labels, of masks that have no part of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from densecli.files import complete_file
+from densecli.masks import Segmentation
+from densecli.sinks import WriteOptions
+from densecli.sinks.images import save_png
+
+
+def path(stem: Path) -> Path:
+    return stem.with_name(f"{stem.name}_labels_leaves.png")
+
+
+def write(segmentation: Segmentation, path: Path, options: WriteOptions) -> None:
+    with complete_file(path) as temporary:
+        save_png(segmentation.labels("leaves"), temporary)

@@ -1,0 +1,1 @@
+"""`densecli tune`: a local web page on which thresholds are moved and the masks follow, without a run of the model."""

@@ -1,0 +1,614 @@
+"""The page of `densecli tune` in headless Chromium, as a user works with it, compared with what the engine gives."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from densecli import Segmenter
+from densecli.masks import Segmentation
+from densecli.presets import load_preset
+from tests.conftest import Command
+from tests.e2e.chromium import NEEDS_CHROMIUM, Chromium
+from tests.e2e.tune_process import TuneProcess
+from tests.same_masks import assert_same_masks
+
+selenium = pytest.importorskip("selenium", reason="selenium is not installed (pip install 'densecli[dev]')")
+pytest.importorskip("starlette", reason="starlette is not installed (pip install 'densecli[web]')")
+import uvicorn  # noqa: E402
+from selenium.webdriver import ActionChains, Keys  # noqa: E402
+from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
+
+from densecli.engine.reasons import reasons, verdicts_at  # noqa: E402
+from densecli.tune.export import Origin  # noqa: E402
+from densecli.tune.server import application  # noqa: E402
+from densecli.tune.state import FLOOR, Tuning  # noqa: E402
+from densecli.tune.wording import in_words  # noqa: E402
+
+pytestmark = NEEDS_CHROMIUM
+NAME = "my desk's.png"
+GRID = ["points_per_side=8", "min_mask_region_area=20"]
+OPTIONS = ("-m", "starter", "-s", GRID[0], "-s", GRID[1])
+
+
+class Page(Chromium):
+    """The page of one process; `values`: what the masks that are shown were made with."""
+
+    process: TuneProcess
+
+    def start(self, width: int = 1280, height: int = 800, scheme: str = "light") -> dict[str, Any]:
+        self.visit(self.process.url, width, height, scheme)
+        return self.settled()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        shown = self.js("return document.body.dataset.shown")
+        return json.loads(shown) if shown else {}
+
+    def settled(self, **wanted: Any) -> dict[str, Any]:
+        """Wait until masks are shown, made with these values."""
+
+        def there() -> bool:
+            values = self.values
+            return bool(values) and all(values[key] == value for key, value in wanted.items())
+
+        self.wait(there, f"masks of {wanted}")
+        return self.values
+
+    def slider(self, key: str) -> WebElement:
+        return self.into_view(f"[type=range][data-key={key}]")
+
+    def number(self, key: str) -> WebElement:
+        return self.into_view(f"[type=number][data-key={key}]")
+
+    def into_view(self, selector: str) -> WebElement:
+        element = self.one(selector)
+        self.js("arguments[0].scrollIntoView({block: 'center'})", element)
+        return element
+
+    def type(self, key: str, text: str) -> None:
+        field = self.number(key)
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(text or Keys.DELETE, Keys.TAB)
+
+    def at_pixel(self, x: int, y: int) -> tuple[int, int]:
+        """Offset from the middle of the stage at which pixel x, y of the photo is shown."""
+        box = self.js(
+            "const r = document.getElementById('scene').getBoundingClientRect();"
+            "const s = document.getElementById('stage').getBoundingClientRect();"
+            "return [r.left - s.left - s.width / 2, r.top - s.top - s.height / 2, r.width, r.height]"
+        )
+        width, height = self.js("const o = document.getElementById('overlay'); return [o.width, o.height]")
+        return round(box[0] + (x + 0.5) * box[2] / width), round(box[1] + (y + 0.5) * box[3] / height)
+
+    def point(self, x: int, y: int) -> ActionChains:
+        stage = self.one("#stage")
+        return ActionChains(self.driver, duration=20).move_to_element_with_offset(stage, *self.at_pixel(x, y))
+
+    def canvas(self, name: str) -> np.ndarray:
+        """H×W×4 uint8."""
+        drawn = self.js("return document.getElementById(arguments[0]).toDataURL()", name).partition(",")[2]
+        with Image.open(io.BytesIO(base64.b64decode(drawn))) as image:
+            return np.asarray(image.convert("RGBA"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, photo: np.ndarray) -> Path:
+    folder = tmp_path_factory.mktemp("tune page")
+    Image.fromarray(photo).save(folder / NAME)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory, folder: Path, run_densecli: Command) -> Iterator[Page]:
+    downloads = folder / "downloads"
+    downloads.mkdir()
+    made = Page(tmp_path_factory.mktemp("profile"), downloads)
+    made.process = TuneProcess(run_densecli, folder, NAME, *OPTIONS)
+    yield made
+    made.driver.quit()
+    code, out, err = made.process.end()
+    assert (code, out) == (0, "") and "Traceback" not in err and "error" not in err
+
+
+@pytest.fixture(scope="module")
+def kept(folder: Path) -> Any:
+    """What the model proposed, found out apart from the page."""
+    return Segmenter("dense", "starter", "cpu", overrides=GRID)(folder / NAME, keep_candidates=FLOOR).proposals
+
+
+@pytest.fixture(autouse=True)
+def no_complaints(page: Page) -> Iterator[None]:
+    """No test may leave an error, a warning or a blocked request in the console, or ask another host."""
+    page.complaints()
+    yield
+    assert page.complaints() == []
+    asked = page.js("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert all(name.startswith((page.process.url, "data:")) for name in asked)
+    assert page.js("return document.getElementById('error').hidden")
+
+
+def expected(kept: Any, values: dict[str, Any]) -> Segmentation:
+    told = [f"{key}={'null' if value is None else value}" for key, value in values.items()]
+    return Segmenter.refilter(kept, "dense", [*GRID, *told])
+
+
+def assert_shown(page: Page, kept: Any, values: dict[str, Any]) -> Segmentation:
+    """Masks, their colours, count, coverage and funnel on the page are what the engine makes of the values."""
+    wanted = expected(kept, values)
+    assert page.one("#count").text == str(len(wanted.masks))
+    colors = np.zeros((1 + len(wanted.masks), 4), np.uint8)
+    for mask in wanted.masks:
+        colors[mask.id] = [*bytes.fromhex(mask.color[1:]), 255]
+    assert np.array_equal(page.canvas("overlay"), colors[wanted.labels()])
+    share = 100 * wanted.coverage
+    assert page.one("#coverage").text == f"{share:.0f} %" if share >= 10 else f"{share:.1f} %"
+    steps = page.js(
+        "return Object.fromEntries([...document.querySelectorAll('#funnel li')].map("
+        "e => [e.dataset.step, e.querySelector('b').textContent]))"
+    )
+    assert steps["points"] == "64"
+    for step, text in steps.items():
+        if step != "points":
+            assert text == f"{wanted.funnel[step]:,}"
+    return wanted
+
+
+def middles(found: Segmentation) -> list[tuple[int, int, Any]]:
+    """x, y and mask of pixels well inside what is to be seen of the masks, those with most room first."""
+    import cv2
+
+    places = []
+    for mask in found.masks:
+        room = cv2.distanceTransform(np.pad(found.labels() == mask.id, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+        y, x = np.unravel_index(int(room.argmax()), room.shape)
+        places.append((float(room.max()), int(x), int(y), mask))
+    return [(x, y, mask) for room, x, y, mask in sorted(places, key=lambda p: -p[0]) if room >= 2]
+
+
+def test_it_opens_with_the_masks_of_the_preset(page: Page, kept: Any) -> None:
+    values = page.start()
+    assert page.driver.title == f"{NAME} · densecli tune" and page.one("h1").text == NAME
+    assert page.one("#facts").text == "160 × 107 · starter on cpu · preset dense"
+    assert_shown(page, kept, values)
+    assert page.js("const i = document.getElementById('photo'); return i.complete && i.naturalWidth") == 160
+    assert page.one("#overlay").value_of_css_property("opacity") == "0.7"
+    assert page.one("#floor").text == "Candidates below 0.3 and 0.5 were not kept: there the sliders begin."
+
+
+@pytest.mark.parametrize(
+    ("key", "keys", "value"),
+    [
+        ("pred_iou_thresh", [Keys.ARROW_RIGHT] * 3, 0.48),
+        ("pred_iou_thresh", [Keys.HOME], 0.3),
+        ("stability_score_thresh", [Keys.ARROW_LEFT] * 4, 0.66),
+        ("stability_score_thresh", [Keys.HOME], 0.5),
+        ("box_nms_thresh", [Keys.END], 0.95),
+        ("min_mask_region_area", [Keys.ARROW_RIGHT] * 2, 30),
+        ("min_mask_region_area", [Keys.HOME], 0),
+        ("max_mask_area_fraction", [Keys.HOME], 0.01),
+        ("max_mask_area_fraction", [Keys.ARROW_LEFT] * 2, 0.98),
+    ],
+)
+def test_each_slider_moves_the_masks(page: Page, kept: Any, key: str, keys: list[str], value: float) -> None:
+    before = page.start()
+    page.slider(key).send_keys(*keys)
+    after = page.settled(**{key: value})
+    assert after == before | {key: value}
+    assert float(page.number(key).get_attribute("value") or "nan") == value
+    assert_shown(page, kept, after)
+
+
+def test_lists_boxes_and_typed_numbers(page: Page, kept: Any) -> None:
+    page.start()
+    siblings = page.one(".control:has([data-key=parts_min_siblings])")
+    assert not siblings.is_displayed()
+    page.into_view("#set-parts").send_keys("drop")
+    values = page.settled(parts="drop")
+    assert siblings.is_displayed()
+    assert_shown(page, kept, values)
+    page.slider("parts_min_siblings").send_keys(Keys.HOME)
+    assert_shown(page, kept, page.settled(parts_min_siblings=1))
+    page.type("pred_iou_thresh", "0.523")
+    page.type("max_mask_area_fraction", "0.25")
+    page.type("min_mask_region_area", "77")
+    values = page.settled(pred_iou_thresh=0.523, max_mask_area_fraction=0.25, min_mask_region_area=77)
+    assert_shown(page, kept, values)
+    page.type("max_mask_area_fraction", "")
+    assert_shown(page, kept, page.settled(max_mask_area_fraction=None))
+
+
+def test_numbers_that_are_not_allowed_go_back(page: Page) -> None:
+    values = page.start()
+    mistakes = [
+        ("pred_iou_thresh", "0.1"),
+        ("pred_iou_thresh", "2"),
+        ("min_mask_region_area", "1.5"),
+        ("min_mask_region_area", "-3"),
+        ("stability_score_thresh", ""),
+        ("box_nms_thresh", "-"),
+    ]
+    for key, text in mistakes:
+        page.type(key, text)
+        assert float(page.number(key).get_attribute("value") or "nan") == values[key], (key, text)
+    assert page.settled(**values) == values and not page.one("#undo").is_enabled()
+
+
+def test_dragging_the_line_of_a_histogram(page: Page, kept: Any) -> None:
+    start = page.start()
+    for key in ("pred_iou_thresh", "stability_score_thresh"):
+        drawing = page.into_view(f".control:has([data-key={key}]) .histogram")
+        width = drawing.size["width"]
+        low = float(page.number(key).get_attribute("min") or "nan")
+        at = round(8 + (width - 16) * (start[key] - low) / (1 - low) - width / 2)
+        drag = ActionChains(page.driver, duration=50).move_to_element_with_offset(drawing, at, 0).click_and_hold()
+        drag.move_by_offset(30, 0).move_by_offset(10, 0).release().perform()
+        value = round(start[key] + 40 / (width - 16) * (1 - low), 2)
+        reached = float(page.number(key).get_attribute("value") or "nan")
+        assert reached == pytest.approx(value, abs=0.011)
+        page.settled(**{key: reached})
+    assert_shown(page, kept, page.values)
+    # What was dragged through is one step for undo.
+    for key in ("stability_score_thresh", "pred_iou_thresh"):
+        page.one("#undo").click()
+        page.settled(**{key: start[key]})
+    assert not page.one("#undo").is_enabled()
+    label = page.one(".histogram").get_attribute("aria-label") or ""
+    assert "candidates are above the threshold" in label
+
+
+def test_the_pointer_lights_a_mask_and_says_its_scores(page: Page, kept: Any) -> None:
+    found = expected(kept, page.start())
+    for x, y, mask in middles(found)[:4]:
+        page.point(x, y).perform()
+        page.wait(lambda mask=mask: page.one("#light").get_attribute("data-mask") == str(mask.id), f"mask {mask.id}")
+        tip = page.one("#tip").text
+        said = [f"mask {mask.id} ", f"{mask.area:,} px", f"predicted IoU {mask.predicted_iou:.3f}"]
+        for text in [*said, f"stability {mask.stability_score:.3f}"]:
+            assert text in tip
+        assert (f"part of {mask.parent}" in tip) == (mask.parent is not None)
+        light = page.canvas("light")
+        assert np.array_equal(mask.decode(), (light[..., 3] == 0) | (light[..., 0] == 255))
+    ActionChains(page.driver).move_to_element(page.one("#facts")).perform()
+    assert not page.one("#tip").is_displayed() and not page.one("#light").is_displayed()
+
+
+def test_a_click_explains_what_was_dropped(page: Page, kept: Any) -> None:
+    values = page.start()
+    resolved = load_preset("dense", [*GRID]).resolve("starter")
+    found = reasons(kept.proposals, resolved.generator, resolved.cleanup)
+    seen: set[str | None] = set()
+    for x, y in [(80, 50), (12, 10), (150, 20)]:
+        page.point(x, y).click().perform()
+        page.wait(lambda x=x, y=y: page.one("#why-title").text.startswith(f"Pixel {x}, {y}:"), "an explanation")
+        rows = page.all("#why-list li")
+        wanted = verdicts_at(kept.proposals, found, x, y, 60)
+        assert [int(row.get_attribute("data-candidate") or -1) for row in rows] == [v.candidate for v in wanted]
+        for row, verdict in zip(rows[:12], wanted, strict=False):
+            head = row.find_element("css selector", "b").text
+            assert head == (f"mask {verdict.mask_id}" if verdict.loss is None else in_words(verdict.loss, found))
+            assert f"predicted IoU {verdict.predicted_iou:.3f}" in row.text
+            seen.add(row.get_attribute("data-filter"))
+    assert seen >= {None, "predicted_iou"}
+    # The shape of a candidate lights up under the pointer.
+    dropped = next(i for i, verdict in enumerate(wanted) if verdict.loss is not None)
+    page.js("arguments[0].scrollIntoView()", rows[dropped])
+    ActionChains(page.driver).move_to_element(rows[dropped]).perform()
+    page.wait(lambda: page.one("#light").get_attribute("data-mask") == f"candidate {wanted[dropped].candidate}", "it")
+    light, verdict = page.canvas("light"), wanted[dropped]
+    assert (((light[..., 3] == 0) | (light[..., 0] == 255)).sum()) == verdict.runs.area
+    assert page.values == values
+    page.one("#why-close").click()
+    assert not page.one("#why").is_displayed()
+    ActionChains(page.driver).move_to_element(page.one("#facts")).perform()
+    assert not page.one("#light").is_displayed()
+
+
+def test_let_it_pass_moves_the_threshold(page: Page, kept: Any) -> None:
+    page.start()
+    page.point(80, 50).click().perform()
+    row = page.wait(lambda: page.all("#why-list li[data-filter=predicted_iou]"), "a dropped candidate")[0]
+    score = float(row.text.split("predicted IoU ")[1].split(" <")[0])
+    candidate = row.get_attribute("data-candidate")
+    page.js("arguments[0].scrollIntoView()", row)
+    row.find_element("css selector", "button").click()
+    values = page.settled(
+        pred_iou_thresh=page.wait(lambda: float(page.number("pred_iou_thresh").get_attribute("value") or 1), "it")
+    )
+    assert score - 0.02 < values["pred_iou_thresh"] < score + 0.01 < 0.46
+    assert_shown(page, kept, values)
+    # The explanation is of the values that hold now.
+    again = f"#why-list li[data-candidate='{candidate}']"
+    page.wait(lambda: page.one(again).get_attribute("data-filter") != "predicted_iou", "another reason")
+
+
+def test_undo_redo_and_reset(page: Page, kept: Any) -> None:
+    start = page.start()
+    page.slider("pred_iou_thresh").send_keys(Keys.ARROW_RIGHT)
+    page.slider("box_nms_thresh").send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    page.into_view("#set-parts").send_keys("wholes")
+    last = page.settled(parts="wholes", box_nms_thresh=0.68, pred_iou_thresh=0.46)
+    body = page.one("body")
+    body.send_keys(Keys.CONTROL, "z")
+    assert_shown(page, kept, page.settled(parts="keep"))
+    body.send_keys(Keys.CONTROL, "z")
+    body.send_keys(Keys.CONTROL, "z")
+    body.send_keys(Keys.CONTROL, "z")
+    assert page.settled(pred_iou_thresh=0.45, box_nms_thresh=0.7) == start
+    assert not page.one("#undo").is_enabled() and page.number("box_nms_thresh").get_attribute("value") == "0.7"
+    for _ in range(4):
+        body.send_keys(Keys.CONTROL, Keys.SHIFT, "z")
+    assert page.settled(parts="wholes") == last and not page.one("#redo").is_enabled()
+    assert_shown(page, kept, last)
+    page.one("#reset").click()
+    assert page.settled(parts="keep") == start and not page.one("#reset").is_enabled()
+    page.one("#undo").click()
+    assert page.settled(parts="wholes") == last
+    # A new move cuts off what was undone.
+    body.send_keys(Keys.CONTROL, "z")
+    page.settled(parts="keep")
+    page.slider("stability_score_thresh").send_keys(Keys.ARROW_RIGHT)
+    page.settled(stability_score_thresh=0.71)
+    assert not page.one("#redo").is_enabled()
+
+
+def test_preset_and_command_give_the_same_masks(page: Page, kept: Any, folder: Path, run_densecli: Command) -> None:
+    page.start()
+    page.slider("pred_iou_thresh").send_keys(Keys.ARROW_LEFT * 5)
+    page.type("min_mask_region_area", "33")
+    page.into_view("#set-parts").send_keys("drop")
+    values = page.settled(pred_iou_thresh=0.4, min_mask_region_area=33, parts="drop")
+    found = assert_shown(page, kept, values)
+    page.one("#download").click()
+    file = folder / "downloads" / "dense-tuned.yaml"
+    page.wait(lambda: file.exists() and file.stat().st_size, "the download")
+    checked = run_densecli("presets", "check", str(file), cwd=folder)
+    assert (checked.code, checked.stdout, checked.stderr) == (0, f"{file}: ok\n", "")
+    page.one("#copy").click()
+    text = page.wait(lambda: page.one("#command-text").get_attribute("value"), "the command")
+    assert page.one("#command-said").text in ("Copied:", "Copy this (Ctrl+C):")
+    argv = shlex.split(text)
+    assert argv[:3] == ["densecli", "segment", str(folder / NAME)]
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    wanted = [mask.summary() for mask in found.masks]
+    stem = NAME.removesuffix(".png")
+    done = run_densecli(*argv[1:], "-o", "out", "--save", "json", cwd=elsewhere)
+    assert done.code == 0, done.stderr
+    summary = json.loads((elsewhere / "out" / f"{stem}_masks.json").read_text(encoding="utf-8"))
+    assert summary["model"]["name"] == "starter"
+    assert_same_masks(summary["masks"], wanted)
+    assert [mask.summary() for mask in Segmenter.refilter(kept, file).masks] == wanted
+    page.one("#command-close").click()
+    assert not page.one("#command").is_displayed()
+
+
+def test_a_second_tab_has_values_of_its_own(page: Page, kept: Any) -> None:
+    page.start()
+    page.slider("pred_iou_thresh").send_keys(Keys.ARROW_RIGHT)
+    one = page.settled(pred_iou_thresh=0.46)
+    first = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    try:
+        other = page.start()
+        assert other["pred_iou_thresh"] == 0.45
+        page.slider("stability_score_thresh").send_keys(Keys.ARROW_LEFT)
+        assert_shown(page, kept, page.settled(stability_score_thresh=0.69))
+        page.driver.switch_to.window(first)
+        assert page.values == one
+        page.slider("box_nms_thresh").send_keys(Keys.ARROW_LEFT)
+        assert_shown(page, kept, page.settled(box_nms_thresh=0.69))
+    finally:
+        for handle in page.driver.window_handles:
+            if handle != first:
+                page.driver.switch_to.window(handle)
+                page.driver.close()
+        page.driver.switch_to.window(first)
+
+
+def test_a_denser_grid_adds_points_and_all_else_goes_on(page: Page, kept: Any) -> None:
+    start = page.start()
+    assert [option.text for option in page.all("#denser option")][:2] == ["12 × 12", "16 × 16"]
+    page.into_view("#denser").send_keys("12")
+    page.into_view("#add").click()
+    page.slider("pred_iou_thresh").send_keys(Keys.ARROW_RIGHT)
+    page.wait(lambda: page.values["points_per_side"] == 12, "the denser grid", 60)
+    denser = page.settled(pred_iou_thresh=0.46, points_per_side=12)
+    assert not page.one("#job").is_displayed()
+    fresh = Segmenter("dense", "starter", "cpu", overrides=[GRID[1], "points_per_side=12", "pred_iou_thresh=0.46"])
+    wanted = fresh(Tuning(kept, load_preset("dense"), None).pixels)
+    assert page.one("#count").text == str(len(wanted.masks))
+    assert page.one("[data-step=points] b").text == "144" and page.one("[data-step=candidates] b").text == "432"
+    page.one("#copy").click()
+    command = page.wait(lambda: page.one("#command-text").get_attribute("value"), "the command")
+    assert "-s points_per_side=12" in command
+    page.one("#undo").click()
+    assert page.settled(points_per_side=8) == start | {"pred_iou_thresh": 0.46}
+    assert [option.text for option in page.all("#set-points_per_side option")] == [
+        "8 × 8 = 64 points",
+        "12 × 12 = 144 points",
+    ]
+    page.into_view("#set-points_per_side").send_keys("12")
+    assert page.settled(points_per_side=12) == denser
+
+
+def test_fill_is_worked_out_when_asked_for(page: Page) -> None:
+    page.start()
+    page.slider("pred_iou_thresh").send_keys(Keys.HOME)
+    page.type("max_mask_area_fraction", "0.03")
+    page.settled(pred_iou_thresh=0.3, max_mask_area_fraction=0.03)
+    before = int(page.one("#count").text)
+    assert not page.one("#unfinished").is_displayed()
+    page.into_view("#set-fill").click()
+    page.settled(fill=True)
+    page.wait(lambda: page.one("#unfinished").is_displayed(), "what is left to do")
+    assert int(page.one("#count").text) == before
+    page.into_view("#finish").click()
+    page.wait(lambda: not page.one("#unfinished").is_displayed(), "fill", 60)
+    assert int(page.one("#count").text) > before
+
+
+def test_keyboard_alone_does_it_all(page: Page) -> None:
+    page.start()
+    reached: list[str] = []
+    for _ in range(60):
+        page.driver.switch_to.active_element.send_keys(Keys.TAB)
+        name, outline, hidden = page.js(
+            "const e = document.activeElement; const r = e.getBoundingClientRect();"
+            "return [e.id || e.dataset.key || e.tagName, getComputedStyle(e).outlineStyle,"
+            " r.bottom < 0 || r.top > innerHeight]"
+        )
+        if name == "BODY" or (reached and name == reached[0]):
+            break
+        assert outline != "none" and not hidden, name
+        reached.append(name)
+    in_order = ["download", "copy", "stage", "opacity", "zoom-out", "zoom-in", "zoom-fit", "set-pred_iou_thresh"]
+    assert [name for name in reached if name in in_order] == in_order
+    assert {"pred_iou_thresh", "box_nms_thresh", "min_mask_region_area", "set-parts", "set-fill", "denser", "add"} <= {
+        *reached
+    }
+    # The photo: a cross, moved by arrow keys, says what it is over; Enter explains.
+    stage = page.one("#stage")
+    page.js("arguments[0].focus()", stage)
+    active = page.driver.switch_to.active_element
+    active.send_keys(Keys.ARROW_RIGHT)
+    page.wait(lambda: page.js("return !document.getElementById('cross').hidden"), "the cross")
+    said = [page.js("return document.getElementById('said').textContent")]
+    for _ in range(12):
+        active.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
+        said.append(page.js("return document.getElementById('said').textContent"))
+    assert any(text.startswith("mask ") and "predicted IoU" in text for text in said) and len(set(said)) > 1
+    active.send_keys(Keys.ENTER)
+    page.wait(lambda: page.all("#why-list li"), "an explanation")
+    page.one("#why-close").send_keys(Keys.TAB)
+    assert page.driver.switch_to.active_element.tag_name in ("li", "ul")
+    page.one("#why-list li").send_keys(Keys.ESCAPE)
+    assert not page.one("#why").is_displayed()
+    assert page.driver.switch_to.active_element.get_attribute("id") == "stage"
+    zoom = page.one("#zoom").text
+    active.send_keys("+")
+    assert page.one("#zoom").text != zoom
+    active.send_keys("0")
+    assert page.one("#zoom").text == zoom
+
+
+def test_everything_has_a_name_for_screen_readers(page: Page) -> None:
+    page.start()
+    nodes = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    interactive = {"button", "slider", "spinbutton", "combobox", "checkbox", "application", "textbox"}
+    named = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in nodes
+        if not node.get("ignored") and node.get("role", {}).get("value") in interactive
+    ]
+    assert len(named) > 20 and all(name.strip() for _, name in named), named
+    assert {"slider", "spinbutton", "combobox", "checkbox", "application"} <= {role for role, _ in named}
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (800, 1000), (1920, 1080), (420, 800)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_sticks_out(page: Page, size: tuple[int, int], scheme: str) -> None:
+    page.start(*size, scheme)
+    page.point(80, 50).click().perform()
+    page.wait(lambda: page.all("#why-list li"), "an explanation")
+    page.one("#copy").click()
+    page.wait(lambda: page.one("#command").is_displayed(), "the command")
+    assert page.js(
+        "const e = document.documentElement; return e.scrollWidth <= innerWidth && e.scrollHeight <= innerHeight"
+    )
+    sticking = page.js(
+        "return [...document.querySelectorAll('header *, .bar *, .values *, #why *, #command *')].filter(e => {"
+        "  const r = e.getBoundingClientRect(); return r.width && (r.left < -0.5 || r.right > innerWidth + 0.5);"
+        "}).map(e => e.id || e.className || e.tagName)"
+    )
+    assert sticking == []
+    assert page.js("const v = document.querySelector('.values'); return v.scrollWidth <= v.clientWidth")
+    assert page.one("#stage").size["height"] >= 120
+    dark = page.js("return getComputedStyle(document.body).backgroundColor")
+    assert (dark == "rgb(16, 19, 24)") == (scheme == "dark")
+
+
+def test_zoom_and_pan(page: Page, kept: Any) -> None:
+    found = expected(kept, page.start())
+    x, y, mask = middles(found)[0]
+    before = page.at_pixel(x, y)
+    page.js(
+        "const s = document.getElementById('stage'), r = s.getBoundingClientRect();"
+        "s.dispatchEvent(new WheelEvent('wheel', {deltaY: -700, cancelable: true,"
+        " clientX: r.left + r.width / 2 + arguments[0], clientY: r.top + r.height / 2 + arguments[1]}))",
+        *before,
+    )
+    assert page.at_pixel(x, y) == pytest.approx(before, abs=12)  # what is under the pointer stays there
+    page.point(x, y).perform()
+    page.wait(lambda: page.one("#light").get_attribute("data-mask") == str(mask.id), "the mask")
+    zoomed = page.at_pixel(x, y)
+    ActionChains(page.driver, duration=20).click_and_hold().move_by_offset(40, 25).release().perform()
+    assert page.at_pixel(x, y) == pytest.approx((zoomed[0] + 40, zoomed[1] + 25), abs=2)
+    assert not page.one("#why").is_displayed()  # that was no click
+    page.one("#zoom-fit").click()
+    assert page.at_pixel(x, y) == pytest.approx(before, abs=1)
+
+
+def test_only_the_latest_of_many_moves_counts(page: Page, kept: Any) -> None:
+    page.start()
+    page.js(
+        "const s = document.querySelector('[type=range][data-key=pred_iou_thresh]');"
+        "for (const v of [0.5, 0.6, 0.7, 0.3, 0.35, 0.52]) {"
+        "  s.value = v; s.dispatchEvent(new Event('input', {bubbles: true}));"
+        "} s.dispatchEvent(new Event('change', {bubbles: true}))"
+    )
+    values = page.settled(pred_iou_thresh=0.52)
+    time.sleep(0.3)
+    assert page.values == values
+    assert_shown(page, kept, values)
+    asked = page.js("return performance.getEntriesByType('resource').filter(e => e.name.endsWith('/choose')).length")
+    assert asked <= 4  # at the start, the first of the moves, and the last
+
+
+def test_a_large_photo_is_shown_smaller(page: Page, photo: np.ndarray) -> None:
+    """Each pixel of the picture stands for the one of the photo under its middle, in masks, scores and explanations."""
+    import cv2
+
+    pixels = cv2.resize(photo, (1999, 1501), interpolation=cv2.INTER_LINEAR)
+    segmenter = Segmenter("dense", "starter", "cpu", overrides=["points_per_side=6"])
+    tuning = Tuning(segmenter(pixels, keep_candidates=FLOOR).proposals, segmenter.preset, None)
+    origin = Origin("large.png", "dense", load_preset("dense"), [])
+    listening = socket.create_server(("127.0.0.1", 0))
+    app = application(tuning, origin, "token", lambda text, error: None)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
+    running = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    running.start()
+    try:
+        page.visit(f"http://127.0.0.1:{listening.getsockname()[1]}/token/")
+        page.settled()
+        drawn = page.canvas("overlay")
+        height, width = drawn.shape[:2]
+        assert 2_490_000 < width * height <= 2_510_000
+        rows = np.floor((np.arange(height) + 0.5) * 1501 / height).astype(int)
+        columns = np.floor((np.arange(width) + 0.5) * 1999 / width).astype(int)
+        found, _ = tuning.choose(tuning.start)
+        colors = np.zeros((1 + len(found.masks), 4), np.uint8)
+        for mask in found.masks:
+            colors[mask.id] = [*bytes.fromhex(mask.color[1:]), 255]
+        assert found.masks and np.array_equal(drawn, colors[found.labels()[np.ix_(rows, columns)]])
+        page.point(width // 3, height // 3).click().perform()
+        page.wait(lambda: page.one("#why-title").text.startswith("Pixel "), "an explanation")
+        shown = [int(n) for n in page.one("#why-title").text.split(":")[0].removeprefix("Pixel ").split(", ")]
+        # On the screen a pixel is smaller than one of the pointer's steps.
+        assert shown == pytest.approx([columns[width // 3], rows[height // 3]], abs=4)
+    finally:
+        page.start()  # away from there, so that nothing is asked of a server that is gone
+        server.should_exit = True
+        running.join(10)

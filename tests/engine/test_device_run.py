@@ -1,0 +1,257 @@
+"""The point loop of GPUs gives the masks of the batched path: here on the CPU, and on a GPU where there is one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco
+
+from densecli import checkpoints, model
+from densecli.engine import device_run, memory
+from densecli.engine.acceleration import Acceleration, Kept
+from densecli.engine.device_loop import DeviceLoop
+from densecli.engine.generator import Generated, MaskGenerator
+from densecli.engine.parameters import GeneratorParameters, Limits
+from tests.same_masks import MOST_PIXELS, MOST_SHARE
+
+LOOSE = {"points_per_side": 12, "pred_iou_thresh": 0.35, "stability_score_thresh": 0.55}
+SETTINGS = {
+    "some survive": {},
+    "crops": {"points_per_side": 8, "crop_n_layers": 1, "crop_n_points_downscale_factor": 2},
+    "single mask": {"multimask_output": False},
+    "other offset and threshold": {"mask_threshold": 0.5, "stability_score_offset": 0.6},
+    "no filters": {"points_per_side": 5, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0},
+    "nothing survives": {"pred_iou_thresh": 1.0},
+}
+
+
+def generated(
+    network, pixels: np.ndarray, settings: dict, *, loop: bool, limits: Limits | None = None, **options
+) -> Generated:
+    generator = MaskGenerator(network, GeneratorParameters(**{**LOOSE, **settings}), limits=limits)
+    generator.device_loop = loop
+    for name, value in options.items():
+        setattr(generator, name, value)
+    return generator.generate(pixels)
+
+
+def assert_same(expected: Generated, actual: Generated) -> None:
+    assert len(actual.masks) == len(expected.masks)
+    for a, b in zip(actual.masks, expected.masks, strict=True):
+        # A pixel on the edge whose logit rounds to the other side of the threshold.
+        differing = np.count_nonzero(a.decode() != b.decode())
+        assert differing <= max(MOST_PIXELS, MOST_SHARE * b.area), (a.id, differing)
+        assert a.bbox == pytest.approx(b.bbox, abs=1)
+        assert a.point_coords == b.point_coords and a.crop_box == b.crop_box
+        assert a.predicted_iou == pytest.approx(b.predicted_iou, abs=1e-5)
+        # Stability is a ratio of areas, in each of which such a pixel may lie.
+        assert a.stability_score == pytest.approx(b.stability_score, abs=1e-5 + 2 * MOST_PIXELS / b.area, nan_ok=True)
+    near = {"best_predicted_iou": pytest.approx(expected.funnel.best_predicted_iou, abs=1e-5)}
+    near["best_stability"] = pytest.approx(expected.funnel.best_stability, abs=1e-3)
+    assert vars(actual.funnel) == {**vars(expected.funnel), **near}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("photo", ["coffee", "astronaut"])
+def test_same_masks(starter, photos, photo: str, name: str) -> None:
+    # 20 points a tile: several tiles, a last one that is not full, and survivors in steps of 5.
+    limits = Limits(points_per_batch=20)
+    expected = generated(starter, photos[photo], SETTINGS[name], loop=False)
+    actual = generated(starter, photos[photo], SETTINGS[name], loop=True, limits=limits)
+    assert name == "nothing survives" or len(expected.masks) >= 5
+    assert_same(expected, actual)
+    assert actual.warnings == []
+
+
+@pytest.mark.parametrize("tile", [1, 7, 64, 1000])
+def test_any_tile(starter, photos, tile: int) -> None:
+    expected = generated(starter, photos["chelsea"], {}, loop=False)
+    assert_same(expected, generated(starter, photos["chelsea"], {}, loop=True, limits=Limits(points_per_batch=tile)))
+
+
+def test_progress_ends_with_all_points(starter, photos) -> None:
+    parameters = GeneratorParameters(**{**LOOSE, **SETTINGS["crops"]})
+    generator = MaskGenerator(starter, parameters, limits=Limits(points_per_batch=10))
+    generator.device_loop = True
+    calls: list[tuple[int, int]] = []
+    generator.generate(photos["coffee"], lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (64 + 4 * 16, 64 + 4 * 16)
+    assert calls == sorted(set(calls))
+
+
+def test_out_of_memory_halves_the_tile_and_counts_once(starter, photos, monkeypatch) -> None:
+    """Memory that runs out late, at the winners: everything of that crop is done again, in smaller tiles."""
+    masks = DeviceLoop.masks
+
+    def running_out(self, won):
+        if self.size.prompts > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return masks(self, won)
+
+    monkeypatch.setattr(DeviceLoop, "masks", running_out)
+    actual = generated(starter, photos["coffee"], {}, loop=True, limits=Limits(points_per_batch=20))
+    assert actual.warnings == [f"out of memory: went on with {n} points per batch" for n in (10, 5)]
+    assert_same(generated(starter, photos["coffee"], {}, loop=False), actual)
+
+
+def test_what_the_loop_leaves_to_the_batched_path(starter) -> None:
+    def usable(**parameters) -> bool:
+        return device_run.usable(MaskGenerator(starter, GeneratorParameters(**parameters)))
+
+    assert usable() and usable(multimask_output=False)
+    assert not usable(use_m2m=True)
+    starter.sam_mask_decoder.dynamic_multimask_via_stability = True
+    try:
+        assert usable() and not usable(multimask_output=False)
+    finally:
+        starter.sam_mask_decoder.dynamic_multimask_via_stability = False
+
+
+def test_numbers_that_half_precision_cannot_hold(starter, photos) -> None:
+    """A network whose image tokens overflow float16 is served by the batched path, and says so."""
+    norm = starter.sam_mask_decoder.transformer.layers[0].norm4.weight
+    before = norm.clone()
+    try:
+        norm.mul_(1e5)
+        options = {"loop": True, "dtype": torch.bfloat16}
+        settings = {"pred_iou_thresh": 0.0, "points_per_side": 3}
+        actual = generated(starter, photos["coffee"], settings, **options)
+    finally:
+        norm.copy_(before)
+    assert actual.funnel.points == 9
+    assert [w for w in actual.warnings if "half precision does not hold" in w]
+
+
+def test_sizes_follow_the_memory() -> None:
+    official = memory.DecoderShape(tokens=4096, channels=256, outputs=3, element_size=2)
+    starter = memory.DecoderShape(tokens=576, channels=128, outputs=3, element_size=2)
+
+    def size(budget: int, shape: memory.DecoderShape = official, points: int = 4096, **options) -> memory.LoopSize:
+        return memory.choose_loop_size("auto", budget, shape, points, **options)
+
+    assert size(1 << 40) == memory.LoopSize(128, 32)
+    assert size(1 << 40, captured=True) == memory.LoopSize(64, 16)
+    assert size(1 << 40, points=100) == memory.LoopSize(100, 25)
+    assert size(1 << 40, points=100, captured=True) == size(1 << 40, captured=True)
+    assert size(1 << 40, starter).prompts > 1000
+    assert size(0) == memory.LoopSize(1, 1)
+    for budget in (1 << 31, 1 << 30, 1 << 28, 1 << 26):
+        chosen = size(budget)
+        assert chosen.prompts * official.loop_bytes + chosen.survivors * official.survivor_bytes <= budget
+        assert chosen.prompts % chosen.survivors == 0
+    assert memory.choose_loop_size(48, 0, official, 4096) == memory.LoopSize(48, 12)
+    # With the 0.9 GB of the large network that leaves room below 3 GB, whatever the photo's size.
+    assert 128 * official.loop_bytes + 32 * official.survivor_bytes < 1.8e9
+
+
+@pytest.mark.slow
+def test_photos_of_other_sizes_compile_nothing_again(starter, photos) -> None:
+    """Shapes depend on the network only; an image's size enters through tables."""
+    from torch._dynamo.utils import counters
+
+    accelerated = Acceleration(backend="aot_eager")
+    options = {"loop": True, "limits": Limits(points_per_batch=20), "acceleration": accelerated}
+    torch._dynamo.reset()
+    counters.clear()
+    try:
+        for number, name in enumerate(["coffee", "astronaut", "chelsea"]):
+            assert len({p.shape for p in photos.values()}) == 3
+            actual = generated(starter, photos[name], {}, **options)
+            assert actual.warnings == []
+            assert_same(generated(starter, photos[name], {}, loop=False), actual)
+            if number == 0:
+                compiled = counters["stats"]["unique_graphs"]
+                assert compiled >= 3, "encoder, transformer and upscaling"
+        assert counters["stats"]["unique_graphs"] == compiled
+    finally:
+        del vars(starter)["_densecli_kept"]
+        torch._dynamo.reset()
+
+
+def test_a_compiler_that_fails_is_left_out(starter, photos) -> None:
+    """A user without a C compiler gets masks and one warning, and no second try with the next photo."""
+
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler was found\nand a page of details")
+
+    options = {"loop": True, "acceleration": Acceleration(backend=broken), "limits": Limits(compile=True)}
+    try:
+        actual = generated(starter, photos["coffee"], {}, **options)
+        assert len(actual.warnings) == 1 and "\n" not in actual.warnings[0]
+        assert actual.warnings[0].startswith("compile: true did not work here and went unused (")
+        assert_same(generated(starter, photos["coffee"], {}, loop=False), actual)
+        assert Kept.by(starter).refused
+        assert not device_run.acceleration_of(True, starter, torch.device("cuda"))
+    finally:
+        del vars(starter)["_densecli_kept"]
+        torch._dynamo.reset()
+
+
+@pytest.fixture(scope="module")
+def starter_on_gpu():
+    weights, config = checkpoints.starter_files()
+    return model.load(model.Choice("starter", weights, config), torch.device("cuda"), "fp32").network
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+CAPTURED = [
+    Acceleration(),
+    Acceleration(captured=True),
+    Acceleration(fused=True),
+    Acceleration(captured=True, fused=True),
+    pytest.param(Acceleration("inductor", captured=True), marks=pytest.mark.slow),
+]
+
+
+@needs_gpu
+@pytest.mark.parametrize("acceleration", CAPTURED, ids=["plain", "graphs", "fused", "fused graphs", "compiled"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_same_masks_on_a_gpu(starter_on_gpu, photos, name: str, acceleration: Acceleration) -> None:
+    """Against the batched path, float32 on both; photos of two sizes with one compilation."""
+    limits = Limits(points_per_batch=20)
+    for photo in ("coffee", "astronaut"):
+        expected = generated(starter_on_gpu, photos[photo], SETTINGS[name], loop=False)
+        options = {"loop": True, "limits": limits, "acceleration": acceleration}
+        actual = generated(starter_on_gpu, photos[photo], SETTINGS[name], **options)
+        assert actual.warnings == []
+        assert_same(expected, actual)
+
+
+@needs_gpu
+@pytest.mark.parametrize("acceleration", CAPTURED[:4], ids=["plain", "graphs", "fused", "fused graphs"])
+def test_nothing_waits_on_a_gpu(starter_on_gpu, photos, acceleration: Acceleration, monkeypatch) -> None:
+    """PyTorch itself finds no operator in the loop that waits for the device."""
+    scored = DeviceLoop.all_scores
+    loops = []
+
+    def watched(self, advanced):
+        loops.append(self)
+        torch.cuda.set_sync_debug_mode("error" if len(loops) > 1 else "default")  # the first one warms up
+        try:
+            return scored(self, advanced)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(DeviceLoop, "all_scores", watched)
+    for _ in range(2):
+        options = {"loop": True, "dtype": torch.bfloat16, "acceleration": acceleration}
+        assert generated(starter_on_gpu, photos["coffee"], {}, **options).masks
+    assert len(loops) == 2
+
+
+@needs_gpu
+@pytest.mark.parametrize("acceleration", CAPTURED[:4], ids=["plain", "graphs", "fused", "fused graphs"])
+def test_half_precision_on_a_gpu(starter, starter_on_gpu, photos, acceleration: Acceleration) -> None:
+    """Nearly the masks of float32: a candidate near a threshold may differ."""
+    for photo in photos.values():
+        expected = generated(starter, photo, {}, loop=False).masks
+        options = {"loop": True, "dtype": torch.bfloat16, "acceleration": acceleration}
+        actual = generated(starter_on_gpu, photo, {}, **options).masks
+        assert abs(len(actual) - len(expected)) <= max(2, len(expected) // 10)
+        overlaps = coco.iou([m.segmentation for m in actual], [m.segmentation for m in expected], [0] * len(expected))
+        assert np.median(overlaps.max(1)) > 0.99
+
+
+def test_compile_means_nothing_where_the_loop_is_not_used(starter) -> None:
+    assert not MaskGenerator(starter, limits=Limits(compile=True)).acceleration
