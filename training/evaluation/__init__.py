@@ -1,0 +1,1 @@
+"""Measuring a model against people, graph segmentations and generated scenes."""

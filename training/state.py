@@ -1,0 +1,97 @@
+"""Everything a run needs to go on exactly where it stopped, in one file that is complete or absent."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from training.schedule import Budget, Recipe
+
+STATE, LOG = "state.pt", "log.jsonl"
+
+
+class Run:
+    """Network, its moving average, optimiser and random numbers of a run. average: state dict, float32."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device, seed: int, given_trunk: bool) -> None:
+        self.network, self.device = network, device
+        self.average = copy.deepcopy(network.state_dict())
+        self.scale = torch.tensor([[5.0, -2.0]] * 3, device=device, requires_grad=True)  # of the similarity loss
+        self.optimizer = torch.optim.AdamW(
+            _groups(network, recipe, self.scale, given_trunk), lr=recipe.lr, betas=(0.9, 0.98)
+        )
+        self.rng = np.random.default_rng(seed)
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    @property
+    def trained(self) -> list[torch.Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @torch.no_grad()
+    def average_in(self, decay: float) -> None:
+        """Move the average towards the network."""
+        mine, theirs = [], []
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                mine.append(self.average[name])
+                theirs.append(value)
+            else:
+                self.average[name].copy_(value)
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+
+    def save(self, folder: Path, budget: Budget) -> None:
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "scale": self.scale.detach(),
+            "rng": json.dumps(self.rng.bit_generator.state),
+            "generator": self.generator.get_state(),
+            "budget": budget.state(),
+        }
+        temporary = folder / f"{STATE}.part"
+        torch.save(state, temporary)
+        os.replace(temporary, folder / STATE)
+
+    def load(self, folder: Path, budget: Budget) -> None:
+        # By way of the CPU, where AdamW wants its step counts: on a GPU each of them would make it wait.
+        state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average = {name: value.to(self.device) for name, value in state["average"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            self.scale.copy_(state["scale"])
+        self.rng.bit_generator.state = json.loads(state["rng"])
+        self.generator.set_state(state["generator"])
+        budget.resume(state["budget"])
+
+
+def _groups(network: nn.Module, recipe: Recipe, scale: torch.Tensor, given_trunk: bool) -> list[dict[str, Any]]:
+    """Parameters by weight decay (matrices only) and by share of the learning rate."""
+    groups: dict[tuple[bool, bool], list[torch.Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and "embed" not in name and "token" not in name
+            slow = given_trunk and name.startswith(("image_encoder.trunk.stem.", "image_encoder.trunk.blocks."))
+            groups.setdefault((decays, slow), []).append(parameter)
+    groups.setdefault((False, False), []).append(scale)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": recipe.weight_decay if decays else 0.0,
+            "share": recipe.trunk_lr if slow else 1.0,
+        }
+        for (decays, slow), parameters in groups.items()
+    ]
+
+
+def averaged_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The moving average in a run's state, on the CPU."""
+    return torch.load(folder / STATE, map_location="cpu", weights_only=True)["average"]
