@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DEMO := demo-out
+# Tests in as many processes as there are cores, at most 4 (about 1.5 GB each); `make test PARALLEL=` for one.
+PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
 .DEFAULT_GOAL := help
 
 .PHONY: help setup demo test test-all lint bench clean
@@ -29,7 +31,7 @@ demo: setup
 	@echo "Look at $(DEMO)/coffee_overlay.png (the photo with its masks) and $(DEMO)/coffee_masks.json (masks and scores)."
 
 test: setup
-	@$(BIN)/python -m pytest -m "not slow and not soak"
+	@$(BIN)/python -m pytest -m "not slow and not soak" $(PARALLEL)
 
 test-all: setup
 	@$(BIN)/python -m pytest

@@ -22,6 +22,8 @@ CHECKOUT = Path(__file__).parents[1]
 # Threads that wait busily for their next work slow everything down many times over where tests share cores.
 # Before torch is imported, which reads it; child processes inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes test at a time: one thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ def test_damaged_file_costs_only_itself(folder: Path, run_densecli: Command) -> 
     one_error(done, 3, "cut.candidates: is cut off or damaged; make it again")
 
 
+@pytest.mark.slow
 def test_without_the_photo_all_but_pictures_can_be_had(folder: Path, run_densecli: Command, tmp_path: Path) -> None:
     shutil.copy(folder / "desk.png", tmp_path / "desk.png")
     kept = run_densecli("segment", "desk.png", *GRID, "-o", "kept", "--save", "candidates", cwd=tmp_path)
@@ -153,6 +154,7 @@ def test_compare_runs_once_and_writes_one_sheet(folder: Path, run_densecli: Comm
         assert sheet.width > 1200 and sheet.height > 800
 
 
+@pytest.mark.slow
 def test_compare_of_candidates_runs_no_model_and_is_the_same_sheet(folder: Path, run_densecli: Command) -> None:
     fresh = run_densecli("compare", "desk.png", *GRID, *PRESETS, "-o", "one.png", cwd=folder)
     again = run_densecli("compare", "kept/desk.candidates", *GRID, *PRESETS, "-o", "two.png", cwd=folder)
@@ -182,6 +184,7 @@ def test_compare_says_what_is_wrong_before_any_work(
     one_error(run_densecli("compare", "desk.png", *GRID, *arguments, cwd=folder), 2, said)
 
 
+@pytest.mark.slow
 def test_compare_of_what_is_not_there(folder: Path, run_densecli: Command) -> None:
     one_error(run_densecli("compare", "desk.pgn", *GRID, cwd=folder), 1, "did you mean desk.png?")
     one_error(run_densecli("compare", "kept/desk.candidates", "-m", "starter", cwd=folder), 2, "not of 64")

@@ -45,6 +45,7 @@ def test_the_summary_says_what_was_used(folder: Path) -> None:
     assert pixels[0] and pixels[1] and pixels[0] != pixels[1]
 
 
+@pytest.mark.slow
 def test_kept_candidates_give_what_a_fresh_run_gives(folder: Path, run_densecli: Command) -> None:
     for wish, fresh in (("guided", "guided"), ("off", "kept")):
         done = run_densecli(
@@ -58,6 +59,7 @@ def test_kept_candidates_give_what_a_fresh_run_gives(folder: Path, run_densecli:
         assert_same_masks(again["masks"], first["masks"])
 
 
+@pytest.mark.slow
 def test_without_the_photo_guided_edges_cannot_be_had(folder: Path, run_densecli: Command, tmp_path: Path) -> None:
     (tmp_path / "cup.candidates").write_bytes((folder / "kept/cup.candidates").read_bytes())
     photo, hidden = folder / "cup.png", folder / "cup.hidden"

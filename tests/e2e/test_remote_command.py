@@ -121,6 +121,7 @@ def _same_report(here: Path, there: Path) -> None:
     assert all(f"img{number}.png" in page for number in range(4)) and "is a text file" in page
 
 
+@pytest.mark.slow
 def test_s3_that_refuses_in_mid_run(folder: Path, run_densecli: Command, s3: S3Server) -> None:
     run = Runs(run_densecli, folder, s3)
     s3.refuse_after = "half/out/img1_masks.json"
@@ -183,6 +184,7 @@ def test_what_is_said_of_places_that_cannot_be_used(folder: Path, run_densecli: 
     assert sorted(path.name for path in folder.iterdir() if path.name != "here") == ["frames", "shadow"]
 
 
+@pytest.mark.slow
 def test_segment_to_s3(folder: Path, run_densecli: Command, s3: S3Server) -> None:
     run = Runs(run_densecli, folder, s3)
     arguments = ("segment", "frames/img0.png", "frames/img1.png", "--save", "overlay,masks,json,coco")
@@ -227,7 +229,8 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) 
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("same_machine", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("same_machine", [True, False])
 def test_killed_and_taken_up(same_machine: bool, tmp_path: Path, photo: np.ndarray, run_densecli: Command) -> None:
     make_photos(tmp_path / "frames", photo, 12)
     run = Runs(run_densecli, tmp_path)
@@ -264,6 +267,7 @@ def test_killed_and_taken_up(same_machine: bool, tmp_path: Path, photo: np.ndarr
     assert run.staged() == []
 
 
+@pytest.mark.slow
 def test_a_store_that_becomes_full(folder: Path, run_densecli: Command) -> None:
     run = Runs(run_densecli, folder)
     with small_disk(folder / "disk", "size=160k"):

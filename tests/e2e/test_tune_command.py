@@ -132,6 +132,7 @@ def test_the_command_can_be_run_from_any_folder(tune: TuneProcess, folder: Path)
     assert asked(tune.url, "preset")["name"] == "my preset-tuned.yaml"
 
 
+@pytest.mark.slow
 def test_candidates_need_no_model(folder: Path, run_densecli: Command) -> None:
     kept = Segmenter("dense", "starter", "cpu", overrides=["points_per_side=4"])(
         folder / "desk.png", keep_candidates=True

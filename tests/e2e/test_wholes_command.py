@@ -66,6 +66,7 @@ def test_fill(folder: Path, run_densecli: Command, command: str) -> None:
     assert "fill: " not in plain.stderr
 
 
+@pytest.mark.slow
 def test_a_preset_that_fills_can_be_told_not_to(folder: Path, run_densecli: Command) -> None:
     (folder / "mine.yaml").write_text("extends: dense\ngenerator: {fill: true}\n")
     arguments = ("segment", "desk.png", "-p", "mine.yaml", *FEW, "-o", "mine", "--save", "json")
@@ -85,6 +86,7 @@ def test_keyboard_fix_asks_for_the_keyboard(folder: Path, run_densecli: Command)
     assert all(mask["parent"] != board["id"] for mask in fixed["masks"])
 
 
+@pytest.mark.slow
 def test_candidates_without_the_model(folder: Path, run_densecli: Command) -> None:
     kept = run_densecli(
         "segment", "keys.png", "-p", "dense", *ONLY_KEYS, "-o", "kept", "--save", "candidates", cwd=folder
@@ -103,6 +105,7 @@ def test_candidates_without_the_model(folder: Path, run_densecli: Command) -> No
     assert "fill asks the model again; segment the photo again" in refused.errors[0]
 
 
+@pytest.mark.slow
 def test_labels_of_wholes_and_leaves(folder: Path, run_densecli: Command) -> None:
     save = "labels,labels-wholes,labels-leaves,json"
     done = run_densecli("segment", "keys.png", *ONLY_KEYS, "-s", "ask_for_wholes=true", "--save", save, cwd=folder)

@@ -147,7 +147,14 @@ def official(name: str) -> Path:
     return model.config_path(checkpoints.load_registry().entry(name))
 
 
-@pytest.mark.parametrize("extra", [{}, {"multimask_output": False}, {"use_m2m": True}], ids=["multi", "single", "m2m"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        pytest.param({}, id="multi"),
+        pytest.param({"multimask_output": False}, id="single"),
+        pytest.param({"use_m2m": True}, id="m2m", marks=pytest.mark.slow),
+    ],
+)
 def test_official_tiny_shape(photos, extra: dict) -> None:
     network = randomised("tiny")
     settings = {

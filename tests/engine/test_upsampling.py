@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,14 @@ def smooth_logits(seed: int, m: int, h: int, w: int, smoothness: int) -> torch.T
         logits = F.avg_pool2d(logits, 5, 1, 2, count_include_pad=False)
     logits = logits[:, 0] / logits.std() * 3
     return logits + torch.linspace(-12, 12, m)[:, None, None]
+
+
+@pytest.fixture(autouse=True, scope="module", params=[1, 2], ids=["one thread", "two threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
 
 
 BOTH_PATHS = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "tensors"])
