@@ -282,7 +282,8 @@ class PromptDecoder:
         q = self._by_head(attention.q_proj(q) / math.sqrt(d))  # H × B·T × d
         queries = self._by_prompt(q @ attention.k_proj.weight.view(heads, d, -1), b)  # B × H·T × C
         positional = self._by_prompt(q @ positional_keys, b)  # B × H·T × N
-        weights = torch.baddbmm(positional, queries, image.transpose(1, 2)).softmax(-1)
+        scores = _plus_product(positional, queries, image.transpose(1, 2))
+        weights = self.buffers.softmax("weights", scores, -1)
         pooled = torch.bmm(weights.to(image.dtype), image)  # B × H·T × C
         pooled = pooled.view(b, heads, t, -1).transpose(0, 1).reshape(heads, b * t, -1)
         out = pooled @ attention.v_proj.weight.view(heads, d, -1).transpose(1, 2)  # H × B·T × d
@@ -302,9 +303,9 @@ class PromptDecoder:
         else:
             queries = self._by_prompt(k @ attention.q_proj.weight.view(heads, d, -1), b)  # B × H·T × C
             positional = self._by_prompt(k @ self.positional_queries[index], b)
-            scores = torch.baddbmm(positional, queries, image.transpose(1, 2))
+            scores = _plus_product(positional, queries, image.transpose(1, 2))
         # Over the tokens of a head; N stays innermost, where the processor's vectors work along it.
-        weights = scores.view(b, heads, t, -1).softmax(2).view(b, heads * t, -1)
+        weights = self.buffers.softmax("weights", scores.view(b, heads, t, -1), 2).view(b, heads * t, -1)
         v = self._by_head(attention.v_proj(values))
         out_proj = attention.out_proj.weight.view(-1, heads, d).permute(1, 2, 0)  # H × d × C
         # A head's weights sum to 1, so a share of the bias in each of its values adds up to the bias.
@@ -353,6 +354,11 @@ class _Upscaler:
         logits = rows.to(x.dtype) @ x.transpose(1, 2)  # B × M × (h, w, 2, 2, 2, 2)
         logits = logits.view(b, len(outputs), h, w, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
         return logits.reshape(b, len(outputs), 4 * h, 4 * w)
+
+
+def _plus_product(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """x + a @ b, in place where the types allow."""
+    return x.baddbmm_(a, b) if x.dtype == a.dtype == b.dtype else torch.baddbmm(x, a, b)
 
 
 def _activated(activation: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:

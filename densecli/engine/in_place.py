@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ def worker_threads(n: int) -> ThreadPoolExecutor:
 
 
 class Buffers:
-    """Memory for the results of large products, by name; a result is gone when the next of its name is made.
+    """Memory for large results, by name; a result is gone when the next of its name is made.
 
     used: whether to use it; where not, products come in fresh memory, as torch gives it.
     """
@@ -38,12 +39,18 @@ class Buffers:
         """a @ b for tensors … × n × k and k × m or, of three axes both, … × k × m."""
         if not self.used:
             return a @ b
-        shape = (*a.shape[:-1], b.shape[-1])
+        return torch.matmul(a, b, out=self._room(name, (*a.shape[:-1], b.shape[-1]), a))
+
+    def softmax(self, name: str, x: torch.Tensor, axis: int) -> torch.Tensor:
+        """Softmax of x over an axis."""
+        return torch.softmax(x, axis, out=self._room(name, x.shape, x)) if self.used else x.softmax(axis)
+
+    def _room(self, name: str, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
         size = math.prod(shape)
         held = self._held.get(name)
         if held is None or held.numel() < size:
-            held = self._held[name] = torch.empty(size, dtype=a.dtype, device=a.device)
-        return torch.matmul(a, b, out=held[:size].view(shape))
+            held = self._held[name] = torch.empty(size, dtype=like.dtype, device=like.device)
+        return held[:size].view(shape)
 
 
 def normalised(
@@ -68,8 +75,9 @@ def normalised(
         if begin < end:
             loops.normalise_rows(rows[begin:end], plus, weight, bias, np.float32(norm.eps))
 
-    if n == 1:
-        work(0, len(rows))
-    else:
-        list(worker_threads(n).map(work, bounds[:-1], bounds[1:]))
+    # This thread takes the first share itself.
+    others = [worker_threads(n - 1).submit(work, *share) for share in pairwise(bounds[1:])] if n > 1 else []
+    work(*bounds[:2])
+    for other in others:
+        other.result()
     return x
