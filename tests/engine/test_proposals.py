@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from densecli.engine import generator as generator_module
 from densecli.engine.generator import MaskGenerator
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters, Limits
 from densecli.engine.proposals import Floor, Proposals, same_candidates
 from densecli.masks import Mask
+from tests.engine.wishes import cleanups, wishes
 from tests.same_masks import assert_same_masks
 
 LOW = Floor(0.2, 0.3)
@@ -25,22 +25,6 @@ GRIDS: dict[str, dict[str, Any]] = {
     "single mask": {"points_per_side": 8, "multimask_output": False},
     "offset and threshold": {"points_per_side": 7, "mask_threshold": 0.5, "stability_score_offset": 0.6},
 }
-
-wishes = st.fixed_dictionaries(
-    {
-        "pred_iou_thresh": st.floats(0.2, 0.85),
-        "stability_score_thresh": st.floats(0.3, 1.0),
-        "box_nms_thresh": st.floats(0.0, 1.0),
-        "crop_nms_thresh": st.floats(0.0, 1.0),
-    }
-)
-cleanups = st.builds(
-    CleanupParameters,
-    min_mask_region_area=st.sampled_from([0, 20, 200, 2000]),
-    max_mask_area_fraction=st.sampled_from([None, 0.3, 0.05]),
-    parts=st.sampled_from(["keep", "drop", "wholes"]),
-    parts_min_siblings=st.integers(1, 4),
-)
 
 
 @pytest.fixture(scope="module")

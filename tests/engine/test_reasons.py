@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
 from densecli.engine.generator import MaskGenerator
@@ -17,26 +16,12 @@ from densecli.engine.parameters import CleanupParameters, GeneratorParameters
 from densecli.engine.proposals import Floor, Proposals
 from densecli.engine.reasons import Loss, reasons, verdicts_at
 from densecli.masks import Runs
+from tests.engine.wishes import cleanups, wishes
 
 GRIDS: dict[str, dict[str, Any]] = {
     "plain": {"points_per_side": 10},
     "crops": {"points_per_side": 7, "crop_n_layers": 1, "crop_n_points_downscale_factor": 2},
 }
-wishes = st.fixed_dictionaries(
-    {
-        "pred_iou_thresh": st.floats(0.2, 0.8),
-        "stability_score_thresh": st.floats(0.3, 0.9),
-        "box_nms_thresh": st.floats(0.0, 1.0),
-        "crop_nms_thresh": st.floats(0.0, 1.0),
-    }
-)
-cleanups = st.builds(
-    CleanupParameters,
-    min_mask_region_area=st.sampled_from([0, 20, 200, 2000]),
-    max_mask_area_fraction=st.sampled_from([None, 0.3, 0.05]),
-    parts=st.sampled_from(["keep", "drop", "wholes"]),
-    parts_min_siblings=st.integers(1, 4),
-)
 
 
 @pytest.fixture(scope="module")
