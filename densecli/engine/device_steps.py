@@ -92,8 +92,8 @@ def accelerated_features(
     key = "encoder", dtype, acceleration
     with kept.lock:
         if key not in kept.made:
-            # sam2's encoder keeps position encodings in a dictionary, at which a full graph would stop; what is compiled
-            # before they are in it is compiled again at the second image.
+            # sam2's encoder keeps position encodings in a dictionary, at which a full graph would stop; what is
+            # compiled before they are in it is compiled again at the second image.
             maps(image)
             kept.made[key] = Function(maps, acceleration, kept, fullgraph=False)
         # Copies: an earlier crop's features may still be in use when the next one is encoded.
