@@ -39,7 +39,7 @@ def plain(batch: Batch, resolution: int) -> Views:
 
 
 def augmented(batch: Batch, resolution: int, generator: torch.Generator) -> Views:
-    """Random views of a batch, `resolution` pixels a side (which divides the side of the scenes)."""
+    """Random views of a batch, `resolution` pixels a side, at most that of the scenes."""
     pixels, atoms = _cropped(batch, _frames(batch, resolution, generator), resolution)
     tables = batch.tables.long()
     pixels, atoms, tables, photo = _pasted(pixels, atoms, tables, batch.photo, generator)
@@ -74,14 +74,14 @@ def _frames(batch: Batch, resolution: int, g: torch.Generator) -> torch.Tensor:
 def _cropped(batch: Batch, frames: torch.Tensor, resolution: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Pixels B×3×R×R in 0..1, filtered before they are thinned out, and atoms B×R×R. Beyond the border is a mirror."""
     side = batch.pixels.shape[1]
-    if side % resolution:
+    if resolution > side:
         raise ValueError(f"views of {resolution} pixels cannot be cut from scenes of {side}")
     shape = [len(frames), 1, side, side]
     source = batch.pixels.permute(0, 3, 1, 2).float() / 255
     fine = F.grid_sample(
         source, F.affine_grid(frames, shape, align_corners=False), padding_mode="reflection", align_corners=False
     )
-    pixels = F.avg_pool2d(fine, side // resolution) if side > resolution else fine
+    pixels = F.interpolate(fine, (resolution, resolution), mode="area") if side > resolution else fine
     grid = F.affine_grid(frames, [len(frames), 1, resolution, resolution], align_corners=False)
     atoms = F.grid_sample(
         batch.atoms[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False

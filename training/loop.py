@@ -68,12 +68,12 @@ def train(
 def step(run: Run, store: SceneStore, recipe: Recipe, number: int, progress: float) -> dict[str, torch.Tensor]:
     """One step of the optimiser. Returns what to log, still on the device."""
     phase = recipe.phase(progress)
-    network = run.network.train()
+    network = run.training_mode()
     set_resolution(network, phase.side)
     views = augmented(store.draw(phase.images, run.rng), phase.side, run.generator)
     prompts = prompts_for(views, phase.points, run.generator)
     with _half(run.device):
-        features = encode(network, _channels_last(views.pixels, run.device))
+        features = encode(network, views.pixels.contiguous(memory_format=torch.channels_last))
         logits, predicted = decode(network, features, prompts.points)
     losses = point_losses(
         logits,
@@ -103,10 +103,6 @@ def step(run: Run, store: SceneStore, recipe: Recipe, number: int, progress: flo
 
 def _half(device: torch.device) -> Any:
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
-
-
-def _channels_last(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
-    return pixels.contiguous(memory_format=torch.channels_last) if device.type == "cuda" else pixels
 
 
 def _log(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -110,7 +111,8 @@ def bank_of(data: Path, workers: int = 1) -> Bank:
     """Everything that scenes take from these photos."""
     photos = list(photos_in(data))
     if workers > 1:
-        with ProcessPoolExecutor(workers) as pool:
+        # Not forked: the parent's threads, which a fork does not take along, may hold locks.
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
             taken = list(pool.map(_taken, photos, chunksize=2))
     else:
         taken = [_taken(photo) for photo in photos]

@@ -69,7 +69,7 @@ class Recipe:
 
     phases: list[Phase]
     lr: float = 1e-3
-    trunk_lr: float = 0.5  # of lr, for the downward half of the trunk where its weights were given
+    trunk_lr: float = 0.5  # of lr, for the downward half of the trunk where its weights were given; 0 leaves it alone
     warmup_steps: int = 150
     weight_decay: float = 0.05
     clip: float = 1.0

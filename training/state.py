@@ -22,6 +22,10 @@ class Run:
 
     def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device, seed: int, given_trunk: bool) -> None:
         self.network, self.device = network, device
+        self._frozen = given_trunk and not recipe.trunk_lr
+        if self._frozen:
+            for part in _given(network):
+                part.requires_grad_(False)
         self.average = copy.deepcopy(network.state_dict())
         self.scale = torch.tensor([[5.0, -2.0]] * 3, device=device, requires_grad=True)  # of the similarity loss
         self.optimizer = torch.optim.AdamW(
@@ -33,6 +37,14 @@ class Run:
     @property
     def trained(self) -> list[torch.Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def training_mode(self) -> nn.Module:
+        """The network, ready for a step; a part that stays as it is keeps the statistics of its norms, too."""
+        self.network.train()
+        if self._frozen:
+            for part in _given(self.network):
+                part.eval()
+        return self.network
 
     @torch.no_grad()
     def average_in(self, decay: float) -> None:
@@ -71,6 +83,12 @@ class Run:
         self.rng.bit_generator.state = json.loads(state["rng"])
         self.generator.set_state(state["generator"])
         budget.resume(state["budget"])
+
+
+def _given(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The downward half of the trunk, whose weights may come from elsewhere."""
+    trunk = network.image_encoder.trunk
+    return trunk.stem, trunk.blocks
 
 
 def _groups(network: nn.Module, recipe: Recipe, scale: torch.Tensor, given_trunk: bool) -> list[dict[str, Any]]:

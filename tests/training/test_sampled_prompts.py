@@ -72,6 +72,20 @@ def test_pasted_objects_bring_their_truth(store: SceneStore) -> None:
     assert torch.isfinite(views.pixels).all()
 
 
-def test_views_need_a_side_that_divides_the_scene(store: SceneStore) -> None:
-    with pytest.raises(ValueError, match="96 pixels"):
-        plain(store.first(1), 96)
+def test_views_are_no_larger_than_the_scene(store: SceneStore) -> None:
+    side = store.first(1).pixels.shape[1]
+    with pytest.raises(ValueError, match=f"{side + 32} pixels"):
+        plain(store.first(1), side + 32)
+
+
+def test_views_of_any_side_show_the_scene(store: SceneStore) -> None:
+    """Also of one that does not divide the scene's: pixels are means of what they cover, atoms lie where they lay."""
+    batch = store.first(2)
+    side = batch.pixels.shape[1]
+    views = plain(batch, 3 * side // 4)
+    assert views.pixels.shape[-1] == views.atoms.shape[-1] == 3 * side // 4
+    whole = plain(batch, side)
+    means = (views.pixels.mean((2, 3)) - whole.pixels.mean((2, 3))).abs()
+    assert means.max() < 0.02
+    shares = [torch.bincount(v.atoms.flatten(), minlength=1024) / v.atoms.numel() for v in (views, whole)]
+    assert (shares[0] - shares[1]).abs().max() < 0.01

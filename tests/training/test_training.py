@@ -93,6 +93,23 @@ def test_resume_goes_on_exactly_where_it_stopped(small_config: Path, small_cache
         assert torch.equal(straight.average[name], second.average[name]), name
 
 
+def test_a_given_trunk_may_stay_as_it_is(small_config: Path, small_cache: Path, tmp_path: Path) -> None:
+    recipe = Recipe(phases_of("1:64:2:4"), trunk_lr=0, log_every=100)
+    network = build(small_config)
+    start_local(network)
+    store = SceneStore(small_cache, CPU, 100)
+    store.refresh()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    run = Run(network, recipe, CPU, 0, given_trunk=True)
+    assert train(run, store, recipe, Budget(steps=2), tmp_path, report=quiet)
+    given = ("image_encoder.trunk.stem.", "image_encoder.trunk.blocks.")
+    for name, value in network.state_dict().items():
+        if name.startswith(given):
+            assert torch.equal(value, before[name]), name
+    refined = [name for name in before if ".refine." in name and name.endswith("weight")]
+    assert refined and all(not torch.equal(network.state_dict()[name], before[name]) for name in refined)
+
+
 def test_minutes_count_only_while_training() -> None:
     budget = Budget(minutes=10)
     assert budget.progress == 0
