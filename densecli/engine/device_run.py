@@ -51,8 +51,8 @@ def features(generator: MaskGenerator, crop_pixels: np.ndarray, run: Run) -> Fea
 def winners(generator: MaskGenerator, prompted: Prompted, size: tuple[int, int], run: Run) -> list[Winner] | None:
     """Winners of one crop, as `MaskGenerator.winners` gives them, or None where that one has to find them.
 
-    That is where not even a small tile fits, and where half precision does not hold the network's numbers. size: of the
-    image.
+    That is where not even a small tile fits, where half precision does not hold the network's numbers, and where the
+    loop fails for any other reason: then the generator goes without it from then on. size: of the image.
     """
     while True:
         loop_size = _size(generator, prompted, run)
@@ -63,7 +63,8 @@ def winners(generator: MaskGenerator, prompted: Prompted, size: tuple[int, int],
         except Exception as error:
             if not memory.is_out_of_memory(error):
                 if generator.acceleration == PLAIN:
-                    raise
+                    _give_up_loop(generator, run, error)
+                    return None
                 give_up_acceleration(generator, run, error)
                 continue
         # Outside of `except`, so that the failed tile's tensors are gone before the next try.
@@ -145,7 +146,19 @@ def give_up_acceleration(generator: MaskGenerator, run: Run, error: Exception) -
     kept.refused = True
     kept.drop()
     generator.acceleration = PLAIN
-    # A compiler's message goes on for pages.
-    reason = reason_of(str(error).strip().partition("\n")[0] or type(error).__name__)
     what = "compile: true" if generator.limits.compile else "fused kernels"
-    run.warnings.append(f"{what} did not work here and went unused ({reason})")
+    run.warnings.append(f"{what} did not work here and went unused ({_first_line(error)})")
+
+
+def _give_up_loop(generator: MaskGenerator, run: Run, error: Exception) -> None:
+    """GPUs and drivers are many: what fails in the loop may well work in steps that every build of PyTorch knows."""
+    generator.device_loop = False
+    run.warnings.append(
+        f"the fast point loop failed on {generator.device}: went on the slower way, please report it "
+        f"({type(error).__name__}: {_first_line(error)})"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """A compiler's message goes on for pages."""
+    return reason_of(str(error).strip().partition("\n")[0] or type(error).__name__)

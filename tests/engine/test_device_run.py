@@ -67,7 +67,9 @@ def test_same_masks(starter, photos, photo: str, name: str) -> None:
 @pytest.mark.parametrize("tile", [1, 7, 64, 1000])
 def test_any_tile(starter, photos, tile: int) -> None:
     expected = generated(starter, photos["chelsea"], {}, loop=False)
-    assert_same(expected, generated(starter, photos["chelsea"], {}, loop=True, limits=Limits(points_per_batch=tile)))
+    actual = generated(starter, photos["chelsea"], {}, loop=True, limits=Limits(points_per_batch=tile))
+    assert_same(expected, actual)
+    assert actual.warnings == []
 
 
 def test_progress_ends_with_all_points(starter, photos) -> None:
@@ -93,6 +95,29 @@ def test_out_of_memory_halves_the_tile_and_counts_once(starter, photos, monkeypa
     actual = generated(starter, photos["coffee"], {}, loop=True, limits=Limits(points_per_batch=20))
     assert actual.warnings == [f"out of memory: went on with {n} points per batch" for n in (10, 5)]
     assert_same(generated(starter, photos["coffee"], {}, loop=False), actual)
+
+
+def test_a_loop_that_fails_is_left_for_the_batched_path(starter, photos, monkeypatch) -> None:
+    """Masks and one warning, and no second try with the next crop or photo."""
+    tries = []
+
+    def failing(self, advanced):
+        tries.append(self)
+        raise RuntimeError("CUDA error: no kernel image is available\nand a page of advice")
+
+    monkeypatch.setattr(DeviceLoop, "all_scores", failing)
+    settings = {**LOOSE, **SETTINGS["crops"]}
+    generator = MaskGenerator(starter, GeneratorParameters(**settings))
+    generator.device_loop = True
+    for photo in ("coffee", "chelsea"):
+        actual = generator.generate(photos[photo])
+        assert_same(generated(starter, photos[photo], SETTINGS["crops"], loop=False), actual)
+        if photo == "coffee":
+            assert len(actual.warnings) == 1 and "\n" not in actual.warnings[0]
+            assert "(RuntimeError: CUDA error: no kernel image is available)" in actual.warnings[0]
+        else:
+            assert actual.warnings == []
+    assert len(tries) == 1
 
 
 def test_what_the_loop_leaves_to_the_batched_path(starter) -> None:
@@ -237,7 +262,9 @@ def test_nothing_waits_on_a_gpu(starter_on_gpu, photos, acceleration: Accelerati
     monkeypatch.setattr(DeviceLoop, "all_scores", watched)
     for _ in range(2):
         options = {"loop": True, "dtype": torch.bfloat16, "acceleration": acceleration}
-        assert generated(starter_on_gpu, photos["coffee"], {}, **options).masks
+        actual = generated(starter_on_gpu, photos["coffee"], {}, **options)
+        assert actual.masks
+        assert actual.warnings == [], "a loop that failed was left"
     assert len(loops) == 2
 
 
@@ -248,7 +275,9 @@ def test_half_precision_on_a_gpu(starter, starter_on_gpu, photos, acceleration: 
     for photo in photos.values():
         expected = generated(starter, photo, {}, loop=False).masks
         options = {"loop": True, "dtype": torch.bfloat16, "acceleration": acceleration}
-        actual = generated(starter_on_gpu, photo, {}, **options).masks
+        found = generated(starter_on_gpu, photo, {}, **options)
+        assert found.warnings == []
+        actual = found.masks
         assert abs(len(actual) - len(expected)) <= max(2, len(expected) // 10)
         overlaps = coco.iou([m.segmentation for m in actual], [m.segmentation for m in expected], [0] * len(expected))
         assert np.median(overlaps.max(1)) > 0.99
