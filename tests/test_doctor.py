@@ -569,6 +569,20 @@ def test_what_fits_follows_the_memory_that_is_left() -> None:
     assert (row.fix or "").endswith("segment IMAGE -m small")
 
 
+def test_what_fits_a_gpu_is_what_its_loop_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half precision, 4,096 points: tiles of 128 where memory is no limit, and 0.9 GB for them."""
+    from densecli import model
+    from densecli.engine import memory
+
+    monkeypatch.setattr(model, "resolve_precision", lambda asked, device: "bf16")
+    for free, whole in ((24_000_000_000, True), (2_600_000_000, False)):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
+        facts = room.what_fits(torch.device("cuda"))
+        assert facts["most"] == 128
+        assert (facts["points"]["large"] == 128) is whole
+        assert facts["points"]["tiny"] > 0
+
+
 def test_memory_in_words() -> None:
     sizes = {"tiny": 1, "large": 2}
     facts = {"free": 8e9, "total": 16e9, "most": 64, "points": {"tiny": 64, "large": 64}, "sizes": sizes}

@@ -10,22 +10,25 @@ from densecli.doctor.report import Check, warning
 if TYPE_CHECKING:
     import torch
 
+    from densecli.engine import memory
+
 # Every official SAM 2.1 network decodes on 64 × 64 image tokens of 256 channels, three candidates a point.
 _TOKENS, _CHANNELS, _OUTPUTS = 64 * 64, 256, 3
+_DENSE_POINTS = 64 * 64
 _NO_CEILING = 1 << 62  # bytes
 
 
 def what_fits(device: torch.device) -> dict[str, Any]:
-    """Free bytes of `device`, and for each checkpoint the points a batch that it could run with there.
+    """Free bytes of `device`, and for each checkpoint the points that could be in work there at one time.
 
-    `points`: 0 where the checkpoint does not fit at all. `most`: points a batch where memory is no limit.
+    `points`: 0 where the checkpoint does not fit at all. `most`: as many as there would be if memory were no limit.
     """
     from densecli import checkpoints, model
     from densecli.engine import memory
 
     dtype = model.DTYPES[model.resolve_precision("auto", device)]
     shape = memory.DecoderShape(_TOKENS, _CHANNELS, _OUTPUTS, dtype.itemsize)
-    most = memory.choose_batch_size("auto", device, _NO_CEILING, shape)
+    most, _ = _at_a_time(device, _NO_CEILING, shape)
     free = memory.free_bytes(device)
     budget = memory.budget_bytes(device, None)
     points = {}
@@ -34,10 +37,21 @@ def what_fits(device: torch.device) -> dict[str, Any]:
         if entry.size + model.WORKING_BYTES > free:
             points[entry.name] = 0
         else:
-            batch = memory.choose_batch_size("auto", device, max(0, budget - entry.size), shape)
-            points[entry.name] = most.points if batch == most else min(batch.points, most.points - 1)
+            together, whole = _at_a_time(device, max(0, budget - entry.size), shape)
+            points[entry.name] = most if whole else min(together, most - 1)
     sizes = {entry.name: entry.size for entry in checkpoints.load_registry().entries.values()}
-    return {"free": free, "most": most.points, "points": points, "sizes": sizes}
+    return {"free": free, "most": most, "points": points, "sizes": sizes}
+
+
+def _at_a_time(device: torch.device, budget: int, shape: memory.DecoderShape) -> tuple[int, bool]:
+    """Points in work at one time with `budget` bytes, as the engine chooses there; whether no more would be."""
+    from densecli.engine import memory
+
+    if device.type == "cuda":
+        sizes = [memory.choose_loop_size("auto", b, shape, _DENSE_POINTS) for b in (budget, _NO_CEILING)]
+        return sizes[0].prompts, sizes[0] == sizes[1]
+    batches = [memory.choose_batch_size("auto", device, b, shape) for b in (budget, _NO_CEILING)]
+    return batches[0].points, batches[0] == batches[1]
 
 
 def judge_memory(device: str, facts: dict[str, Any]) -> Check:
