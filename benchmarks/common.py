@@ -69,6 +69,21 @@ def reference_generator(network, every: int = 1, **parameters):
     return generator
 
 
+def reference_decode(network, features, points: torch.Tensor) -> None:
+    """SAM 2's own prompt encoder and mask decoder for B × 2 positive points, in one batch."""
+    labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
+    sparse, dense = network.sam_prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
+    network.sam_mask_decoder(
+        image_embeddings=features.embedding,
+        image_pe=network.sam_prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=True,
+        repeat_image=True,
+        high_res_features=list(features.high_res),
+    )
+
+
 def in_turn(runs: int, *functions: Callable[[], object]) -> list[list[float]]:
     """Seconds of each function, run in turn (A B A B …) so that a drifting machine hits both alike."""
     seconds: list[list[float]] = [[] for _ in functions]

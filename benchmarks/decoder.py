@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 import torch
-from common import in_turn, official, ratio, show, table
+from common import in_turn, official, ratio, reference_decode, show, table
 
 from densecli.engine import memory
 from densecli.engine.decoder import PromptDecoder
@@ -38,17 +38,7 @@ def main() -> None:
 
         @torch.inference_mode()
         def reference(network=network, features=features, points=points) -> None:
-            labels = torch.ones(POINTS, 1, dtype=torch.int)
-            sparse, dense = network.sam_prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
-            network.sam_mask_decoder(
-                image_embeddings=features.embedding,
-                image_pe=network.sam_prompt_encoder.get_dense_pe(),
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                multimask_output=True,
-                repeat_image=True,
-                high_res_features=list(features.high_res),
-            )
+            reference_decode(network, features, points)
 
         for survive in (0.0, 0.3, 1.0):
             keep = torch.zeros(POINTS, 3, dtype=torch.bool)

@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import PeakMemory, official, photo, ratio, reference_generator, show, starter, table
+from common import PeakMemory, official, photo, ratio, reference_decode, reference_generator, show, starter, table
 from pycocotools import mask as coco
 from sam2.utils import amg
 from torchvision.ops.boxes import batched_nms
@@ -283,17 +283,7 @@ def decoder(bench: Bench) -> None:
         def reference(prompts=prompts, per_batch=per_batch) -> None:
             with bench.autocast():
                 for part in prompts.split(per_batch):
-                    labels = torch.ones(len(part), 1, dtype=torch.int, device=bench.device)
-                    sparse, dense = network.sam_prompt_encoder(points=(part[:, None], labels), boxes=None, masks=None)
-                    network.sam_mask_decoder(
-                        image_embeddings=features.embedding,
-                        image_pe=network.sam_prompt_encoder.get_dense_pe(),
-                        sparse_prompt_embeddings=sparse,
-                        dense_prompt_embeddings=dense,
-                        multimask_output=True,
-                        repeat_image=True,
-                        high_res_features=list(features.high_res),
-                    )
+                    reference_decode(network, features, part)
 
         slow, slow_peak = bench.timed(reference)
         prompt_size = memory.choose_loop_size(

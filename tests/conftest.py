@@ -138,3 +138,18 @@ def photo() -> np.ndarray:
     pixels = np.asarray(small).copy()
     pixels.flags.writeable = False
     return pixels
+
+
+def screen_of(master: int) -> bytes:
+    """All that is written to a terminal until its other end is closed; closes this one too."""
+    screen = b""
+    while True:
+        try:
+            piece = os.read(master, 4096)
+        except OSError:  # Linux reports the closed other end of a terminal this way
+            break
+        if not piece:
+            break
+        screen += piece
+    os.close(master)
+    return screen

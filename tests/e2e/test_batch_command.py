@@ -21,7 +21,7 @@ from PIL import Image
 
 from tests.batch.conftest import SETTINGS, batch_job, entries, leftovers, make_photos, timeless
 from tests.batch.conftest import run as run_here
-from tests.conftest import Command, Finished, obeying_permissions, small_disk
+from tests.conftest import Command, Finished, obeying_permissions, screen_of, small_disk
 from tests.e2e.test_segment_command import plain
 
 OPTIONS = ("-o", "out", "-m", "starter", *(word for value in SETTINGS for word in ("-s", value)), "-d", "cpu")
@@ -199,16 +199,7 @@ def test_bar_on_a_terminal(frames: Path, run_densecli: Command) -> None:
     master, slave = pty.openpty()
     process = start(run_densecli, frames, stderr=slave)
     os.close(slave)
-    screen = b""
-    while True:
-        try:
-            piece = os.read(master, 4096)
-        except OSError:  # Linux reports the closed other end of a terminal this way
-            break
-        if not piece:
-            break
-        screen += piece
-    os.close(master)
+    screen = screen_of(master)
     stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 3, screen
     assert len(stdout.splitlines()) == 6 and b"\r" not in stdout

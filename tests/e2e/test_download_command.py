@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import screen_of
+
 DATA = random.Random(11).randbytes(1_200_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
@@ -336,16 +338,7 @@ def test_bar_on_a_terminal(columns: int, surroundings: dict[str, str], mirror: M
         command("mine"), env=environment, cwd=tmp_path / "work", stdout=subprocess.PIPE, stderr=slave
     )
     os.close(slave)
-    screen = b""
-    while True:
-        try:
-            piece = os.read(master, 4096)
-        except OSError:  # Linux reports the closed other end of a terminal this way
-            break
-        if not piece:
-            break
-        screen += piece
-    os.close(master)
+    screen = screen_of(master)
     stdout, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     assert stdout.decode() == f"mine: {tmp_path / 'set' / 'mine.pt'} (1.2 MB, verified)\n"

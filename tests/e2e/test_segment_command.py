@@ -22,7 +22,7 @@ from PIL import Image, ImageColor
 from pycocotools import mask as coco
 
 from densecli.masks import summary_schema
-from tests.conftest import CHECKOUT, Command, Finished, obeying_permissions, small_disk
+from tests.conftest import CHECKOUT, Command, Finished, obeying_permissions, screen_of, small_disk
 
 SMALL = ("-m", "starter", "-s", "points_per_side=6", "-s", "min_mask_region_area=40")
 KINDS = "overlay,json,labels,masks,cutouts"
@@ -477,16 +477,7 @@ def test_bar_on_a_terminal(bad: Path, run_densecli: Command) -> None:
         stderr=slave,
     )
     os.close(slave)
-    screen = b""
-    while True:
-        try:
-            piece = os.read(master, 4096)
-        except OSError:  # Linux reports the closed other end of a terminal this way
-            break
-        if not piece:
-            break
-        screen += piece
-    os.close(master)
+    screen = screen_of(master)
     stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 0, screen
     assert re.fullmatch(rb"good\.png: Found \d+ masks?\. pty/good_overlay\.png, pty/good_masks\.json\n", stdout)
