@@ -18,6 +18,8 @@ import pytest
 from PIL import Image
 
 CHECKOUT = Path(__file__).parents[1]
+FIRST_STARTER = tuple(CHECKOUT / "tests" / "data" / f"first_starter.{ending}" for ending in ("safetensors", "yaml"))
+"""Weights and config of the starter of the first releases, whose answers to some drawn pictures tests rely on."""
 
 # Threads that wait busily for their next work slow everything down many times over where tests share cores.
 # Before torch is imported, which reads it; child processes inherit it.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -99,14 +101,29 @@ def run(a: argparse.Namespace, phases: list[Phase], elapsed: Callable[[], float]
     _await_scenes(store, min(a.begin_with, a.scenes), makers)
     print(f"{len(store)} scenes after {elapsed():.0f} s", flush=True)
 
+    interrupted = _interruption()
+
     def stop() -> bool:
-        return a.stop_after is not None and elapsed() > a.stop_after
+        return interrupted.is_set() or (a.stop_after is not None and elapsed() > a.stop_after)
 
     finished = train(state, store, recipe, budget, a.out, save_seconds=a.save_seconds, stop=stop)
     _export(a, scenes, device)
     for maker in makers:
         maker.terminate()
     return finished
+
+
+def _interruption() -> threading.Event:
+    """Set by Ctrl-C and by SIGTERM: the run then saves its state after the step at hand. A second one ends at once."""
+    event = threading.Event()
+
+    def interrupt(number: int, frame: object) -> None:
+        event.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    return event
 
 
 def _begin_scenes(a: argparse.Namespace, scenes: Path) -> list[BaseProcess]:

@@ -15,9 +15,11 @@ from training.evaluation.truths import bsds_photos
 SAM_DENSE: Thresholds = (0.85, 0.90)
 
 
-def _pair(text: str) -> Thresholds:
-    first, _, second = text.partition("/")
-    return float(first), float(second)
+def _thresholds(text: str) -> Thresholds:
+    values = tuple(float(part) for part in text.split("/"))
+    if len(values) not in (2, 3):
+        raise ValueError(text)
+    return values
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,11 +31,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--limit", type=int, help="so many photos of them, evenly spread")
     p.add_argument(
         "--thresholds",
-        type=_pair,
+        type=_thresholds,
         nargs="*",
         default=[],
-        metavar="IOU/STABILITY",
-        help="more pairs to choose masks with, beside SAM's dense 0.85/0.90 and the model's own in the preset dense",
+        metavar="IOU/STABILITY[/NMS]",
+        help="more of them to choose masks with, beside SAM's dense 0.85/0.90 and the model's own in the preset dense",
     )
     p.add_argument("--keyboards", type=int, default=0, metavar="N", help="generated keyboards to try")
     p.add_argument("--edges", type=int, default=0, metavar="N", help="generated scenes of each kind to try")
@@ -57,11 +59,11 @@ def main(arguments: list[str] | None = None) -> None:
 def against_people(segmenter: Segmenter, folder: Path, limit: int | None, more: list[Thresholds]) -> AgainstPeople:
     """Figures over the photos of a folder, printed."""
     figures = AgainstPeople()
-    pairs = list(dict.fromkeys([SAM_DENSE, own_thresholds(segmenter.model.name), *more]))
+    chosen = list(dict.fromkeys([SAM_DENSE, own_thresholds(segmenter.model.name), *more]))
     begin = time.monotonic()
     count = 0
     for name, pixels, truth in bsds_photos(folder, limit):
-        figures.add(segmenter, pixels, truth, pairs)
+        figures.add(segmenter, pixels, truth, chosen)
         count += 1
         print(f"{count} {name} {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
         if count % 5 == 0:  # a run may be cut short

@@ -15,7 +15,7 @@ from training.prompts import prompts_for
 from training.store import SceneStore
 
 MAX_BYTES = 24_000_000
-FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0)
+FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 # So many of the good masks should pass SAM's usual stability threshold; how many bad ones do as well is shown.
 _STABLE, _OFFSET, _GOOD, _BAD, _WANTED = 0.90, 1.0, 0.8, 0.5, 0.9
 

@@ -15,7 +15,8 @@ import torch
 from training.augment import augmented
 from training.loss import point_losses, similarity_loss
 from training.network import decode, encode, set_resolution
-from training.prompts import prompts_for
+from training.other_prompts import KINDS, for_one_mask, one_mask_losses
+from training.prompts import Prompts, prompts_for
 from training.schedule import Budget, Recipe
 from training.state import LOG, Run
 from training.store import SceneStore
@@ -86,6 +87,9 @@ def step(run: Run, store: SceneStore, recipe: Recipe, number: int, progress: flo
     )
     loss = losses.mask + recipe.iou_weight * losses.iou
     values = {"mask": losses.mask, "iou": losses.iou, "best": losses.best, "error": losses.error}
+    if run.rng.random() < recipe.other_prompts:
+        mask, iou = _one_mask(run, recipe, features, prompts, logits.detach(), progress)
+        loss = loss + mask + recipe.iou_weight * iou
     if progress < recipe.similarity_until:
         alike = similarity_loss(features, prompts.points, prompts.truths, prompts.valid, run.scale, phase.side)
         loss = loss + recipe.similarity_weight * alike
@@ -99,6 +103,17 @@ def step(run: Run, store: SceneStore, recipe: Recipe, number: int, progress: flo
     if bool(torch.isfinite(norm)):  # one bad batch must not end a run
         run.optimizer.step()
     return {name: value.detach() for name, value in values.items()}
+
+
+def _one_mask(
+    run: Run, recipe: Recipe, features: list[torch.Tensor], prompts: Prompts, answers: torch.Tensor, progress: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses of a box, of several clicks or of a mask as prompt."""
+    kind = KINDS[run.rng.integers(len(KINDS))]
+    one = for_one_mask(kind, prompts, run.rng, run.generator, answers[:, 1:])
+    with _half(run.device):
+        logits, predicted = decode(run.network, features, one.points, one.labels, one.masks)
+    return one_mask_losses(logits, predicted, one, recipe.gamma(progress))
 
 
 def _half(device: torch.device) -> Any:

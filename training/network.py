@@ -47,18 +47,23 @@ def encode(network: nn.Module, pixels: torch.Tensor) -> list[torch.Tensor]:
 
 
 def decode(
-    network: nn.Module, features: list[torch.Tensor], points: torch.Tensor, labels: torch.Tensor | None = None
+    network: nn.Module,
+    features: list[torch.Tensor],
+    points: torch.Tensor,
+    labels: torch.Tensor | None = None,
+    masks: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits Q×4×h×w and predicted IoU Q×4 of B×P×2 points (one positive click each), Q = B·P.
 
-    points may be B×P×N×2 with labels B×P×N: 1 inside, 0 outside, 2 and 3 the corners of a box.
+    points may be B×P×N×2 with labels B×P×N: 1 inside, 0 outside, 2 and 3 the corners of a box. masks: Q×1×h×w logits
+    of an earlier answer to each.
     """
     if labels is None:
         points = points[:, :, None]
         labels = torch.ones(points.shape[:3], dtype=torch.int32, device=points.device)
     count = points.shape[1]
     encoder = network.sam_prompt_encoder
-    sparse, dense = encoder(points=(points.flatten(0, 1), labels.flatten(0, 1)), boxes=None, masks=None)
+    sparse, dense = encoder(points=(points.flatten(0, 1), labels.flatten(0, 1)), boxes=None, masks=masks)
     fine, middle, coarse = (f.repeat_interleave(count, 0) for f in features)
     logits, predicted, _, _ = network.sam_mask_decoder.predict_masks(
         image_embeddings=coarse,

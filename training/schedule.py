@@ -74,9 +74,10 @@ class Recipe:
     weight_decay: float = 0.05
     clip: float = 1.0
     ema: float = 0.999
-    focal_until: float = 0.6  # then cross-entropy, for crisper logits
+    focal_until: float = 0.4  # then cross-entropy, for crisper logits
     balance_steps: int = 600
     iou_weight: float = 2.0
+    other_prompts: float = 0.2  # share of steps that ask with boxes, several clicks or masks, too
     similarity_weight: float = 0.5
     similarity_until: float = 0.9
     log_every: int = 50

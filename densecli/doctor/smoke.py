@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-_SIDE = 128  # pixels
+_SIDE = 384  # pixels, as the starter sees them
 _OVERLAP = 0.9  # IoU from which two masks are the same object
 _SHARE = 0.8  # of the CPU's masks that a device must find too
 _SMALL = ("points_per_side=6", "pred_iou_thresh=0.3", "stability_score_thresh=0.6", "min_mask_region_area=20")
@@ -57,10 +57,10 @@ def _image() -> np.ndarray:
     import numpy as np
 
     y, x = np.mgrid[:_SIDE, :_SIDE]
-    image = np.stack([90 + x // 4, 100 + y // 4, np.full_like(x, 120)], -1).astype(np.uint8)
-    image[(x - 38) ** 2 + (y - 44) ** 2 < 24**2] = (220, 40, 40)
-    image[70:110, 66:112] = (40, 60, 200)
-    image[16:28, 74:118] = (240, 220, 60)
+    image = np.stack([90 + x // 12, 100 + y // 12, np.full_like(x, 120)], -1).astype(np.uint8)
+    image[(x - 114) ** 2 + (y - 132) ** 2 < 72**2] = (220, 40, 40)
+    image[210:330, 198:336] = (40, 60, 200)
+    image[48:84, 222:354] = (240, 220, 60)
     return image
 
 

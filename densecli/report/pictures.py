@@ -124,8 +124,9 @@ class PictureMaker:
                 [
                     mask["id"],
                     mask["area"],
-                    round(mask["predicted_iou"], 4),
-                    round(mask["stability_score"], 4),
+                    # As the page shows them: a number that was rounded twice is another one now and then.
+                    round(mask["predicted_iou"], 3),
+                    round(mask["stability_score"], 3),
                     mask["parent"],
                     mask["color"],
                     encode_rle(window, x, y, (size[1], size[0]))["counts"],

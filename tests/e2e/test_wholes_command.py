@@ -13,13 +13,16 @@ import pytest
 from PIL import Image
 
 from densecli.masks import summary_schema
-from tests.conftest import Command
+from tests.conftest import FIRST_STARTER, Command
 
-FEW = ("-m", "starter", "-s", "points_per_side=3", "-s", "min_mask_region_area=20")
-# The single-mask output at these points gives the keys of the drawn keyboard, and no keyboard.
+FEW = (
+    "-m", str(FIRST_STARTER[0]), "-s", "points_per_side=3", "-s", "pred_iou_thresh=0.45",
+    "-s", "stability_score_thresh=0.7", "-s", "min_mask_region_area=20",
+)  # fmt: skip
+# The single-mask output of this network at these points gives the keys of the drawn keyboard, and no keyboard.
 ONLY_KEYS = (
-    "-m", "starter", "-s", "points_per_side=12", "-s", "multimask_output=false", "-s", "pred_iou_thresh=0.3",
-    "-s", "stability_score_thresh=0.6", "-s", "min_mask_region_area=30",
+    "-m", str(FIRST_STARTER[0]), "-s", "points_per_side=12", "-s", "multimask_output=false", "-s",
+    "pred_iou_thresh=0.3", "-s", "stability_score_thresh=0.6", "-s", "min_mask_region_area=30",
 )  # fmt: skip
 
 

@@ -8,12 +8,19 @@ import skimage.data
 import torch
 
 from densecli import checkpoints, model
+from tests.conftest import FIRST_STARTER
 
 
 @pytest.fixture(scope="session")
 def starter():
     weights, config = checkpoints.starter_files()
     return model.load(model.Choice("starter", weights, config), torch.device("cpu"), "fp32").network
+
+
+@pytest.fixture(scope="session")
+def first_starter():
+    """The starter of the first releases, for tests of pictures in which it is known what a network finds."""
+    return model.load(model.Choice("first", *FIRST_STARTER), torch.device("cpu"), "fp32").network
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Asking again for wholes: the starter on a drawn keyboard of which only the keys were found."""
+"""Asking again for wholes: a known network on a drawn keyboard of which only the keys were found."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ def overlap(a: tuple[int, ...], b: tuple[int, ...]) -> float:
     return both / (a[2] * a[3] + b[2] * b[3] - both)
 
 
-def select(starter, keyboard, winners: list[Winner], parts: str = "keep", **values: Any):
+def select(first_starter, keyboard, winners: list[Winner], parts: str = "keep", **values: Any):
     parameters = GeneratorParameters(ask_for_wholes=True, **(LOW | values))
     cleanup = CleanupParameters(min_mask_region_area=30, parts=parts)
-    look, funnel = SecondLook(MaskGenerator(starter), keyboard), Funnel()
+    look, funnel = SecondLook(MaskGenerator(first_starter), keyboard), Funnel()
     return finished(winners, 1, SIZE, parameters, cleanup, funnel, look=look), funnel
 
 
-def test_the_keyboard_is_found_and_its_keys_go(starter, keyboard) -> None:
+def test_the_keyboard_is_found_and_its_keys_go(first_starter, keyboard) -> None:
     of_keys = [found(x, y, side, side) for x, y, side in keys()]
-    masks, funnel = select(starter, keyboard, of_keys)
+    masks, funnel = select(first_starter, keyboard, of_keys)
     assert (funnel.asked, funnel.answered, len(masks)) == (1, 1, 9)
     board = masks[0]
     assert overlap(board.bbox, BOARD) > 0.85 and board.predicted_iou > 0.3
@@ -81,27 +81,27 @@ def test_the_keyboard_is_found_and_its_keys_go(starter, keyboard) -> None:
         middles = {(x + 35.5, y + 35.5) for x, y, _ in keys()}
         assert set(board.point_coords) <= middles and len(board.point_coords) == 8
     assert board.crop_box == (0, 0, WIDTH, HEIGHT)
-    dropped, _ = select(starter, keyboard, [found(x, y, side, side) for x, y, side in keys()], "drop")
+    dropped, _ = select(first_starter, keyboard, [found(x, y, side, side) for x, y, side in keys()], "drop")
     assert [m.segmentation for m in dropped] == [board.segmentation]
 
 
-def test_nothing_is_asked_where_the_whole_is_there_or_the_rows_are_short(starter, keyboard) -> None:
+def test_nothing_is_asked_where_the_whole_is_there_or_the_rows_are_short(first_starter, keyboard) -> None:
     of_keys = [found(x, y, side, side) for x, y, side in keys()]
-    masks, funnel = select(starter, keyboard, [found(*BOARD), *of_keys])
+    masks, funnel = select(first_starter, keyboard, [found(*BOARD), *of_keys])
     assert (funnel.asked, funnel.answered, len(masks)) == (0, 0, 9)
-    masks, funnel = select(starter, keyboard, of_keys[:3])
+    masks, funnel = select(first_starter, keyboard, of_keys[:3])
     assert (funnel.asked, len(masks)) == (0, 3)
 
 
 @pytest.mark.parametrize(
     "filter_", [{"pred_iou_thresh": 0.99}, {"stability_score_thresh": 1.0}, {"pred_iou_thresh": 1.0}]
 )
-def test_answers_below_the_thresholds_do_not_count(starter, keyboard, filter_: dict[str, float]) -> None:
-    masks, funnel = select(starter, keyboard, [found(x, y, side, side) for x, y, side in keys()], **filter_)
+def test_answers_below_the_thresholds_do_not_count(first_starter, keyboard, filter_: dict[str, float]) -> None:
+    masks, funnel = select(first_starter, keyboard, [found(x, y, side, side) for x, y, side in keys()], **filter_)
     assert (funnel.asked, funnel.answered, len(masks)) == (1, 0, 8)
 
 
-def test_box_nms_decides_between_an_answer_and_a_mask_of_the_same_box(starter, keyboard) -> None:
+def test_box_nms_decides_between_an_answer_and_a_mask_of_the_same_box(first_starter, keyboard) -> None:
     """A board with holes where its keys are has the keyboard's box; the higher predicted IoU stays."""
     x, y, w, h = BOARD
     with_holes = np.ones((h, w), dtype=bool)
@@ -110,14 +110,16 @@ def test_box_nms_decides_between_an_answer_and_a_mask_of_the_same_box(starter, k
     for predicted_iou, answered in ((0.99, 0), (0.1, 1)):
         frame = found(*BOARD, predicted_iou)
         frame.place(x, y, Runs.of(with_holes))
-        masks, funnel = select(starter, keyboard, [frame, *(found(x, y, side, side) for x, y, side in keys())])
+        masks, funnel = select(first_starter, keyboard, [frame, *(found(x, y, side, side) for x, y, side in keys())])
         assert (funnel.asked, funnel.answered, len(masks)) == (1, answered, 9)
         assert (predicted_iou in [m.predicted_iou for m in masks]) == (answered == 0)
 
 
-def test_a_whole_run(starter, keyboard) -> None:
-    plain = MaskGenerator(starter, ONLY_KEYS.model_copy(update={"ask_for_wholes": False}), CLEANUP).generate(keyboard)
-    run = MaskGenerator(starter, ONLY_KEYS, CLEANUP).generate(keyboard)
+def test_a_whole_run(first_starter, keyboard) -> None:
+    plain = MaskGenerator(first_starter, ONLY_KEYS.model_copy(update={"ask_for_wholes": False}), CLEANUP).generate(
+        keyboard
+    )
+    run = MaskGenerator(first_starter, ONLY_KEYS, CLEANUP).generate(keyboard)
     assert (run.funnel.asked, run.funnel.answered) == (1, 1)
     before = {m.segmentation["counts"] for m in plain.masks}
     (board,) = [m for m in run.masks if m.segmentation["counts"] not in before]
@@ -127,22 +129,22 @@ def test_a_whole_run(starter, keyboard) -> None:
     assert run.funnel.candidates == plain.funnel.candidates and run.funnel.points == plain.funnel.points
 
 
-def test_kept_candidates_with_the_model_at_hand_give_the_same(starter, keyboard) -> None:
-    fresh = MaskGenerator(starter, ONLY_KEYS, CLEANUP).generate(keyboard)
+def test_kept_candidates_with_the_model_at_hand_give_the_same(first_starter, keyboard) -> None:
+    fresh = MaskGenerator(first_starter, ONLY_KEYS, CLEANUP).generate(keyboard)
     other = ONLY_KEYS.model_copy(update={"ask_for_wholes": False, "pred_iou_thresh": 0.9})
-    run = MaskGenerator(starter, other, CLEANUP)
+    run = MaskGenerator(first_starter, other, CLEANUP)
     proposals = run.generate(keyboard, keep=Floor(0.2, 0.3)).proposals
     assert proposals is not None
     masks, funnel = proposals.select(ONLY_KEYS, CLEANUP, look=SecondLook(run, keyboard))
     assert_same_masks([m.summary() for m in masks], [m.summary() for m in fresh.masks])
     assert funnel == fresh.funnel
-    keeping = MaskGenerator(starter, ONLY_KEYS, CLEANUP).generate(keyboard, keep=Floor(0.2, 0.3))
+    keeping = MaskGenerator(first_starter, ONLY_KEYS, CLEANUP).generate(keyboard, keep=Floor(0.2, 0.3))
     assert_same_masks([m.summary() for m in keeping.masks], [m.summary() for m in fresh.masks])
     assert keeping.funnel == fresh.funnel
 
 
-def test_the_reason_of_a_mask_that_gave_way_to_an_answer_is_known(starter, keyboard) -> None:
-    run = MaskGenerator(starter, ONLY_KEYS, CLEANUP)
+def test_the_reason_of_a_mask_that_gave_way_to_an_answer_is_known(first_starter, keyboard) -> None:
+    run = MaskGenerator(first_starter, ONLY_KEYS, CLEANUP)
     proposals = run.generate(keyboard, keep=Floor(0.2, 0.3)).proposals
     assert proposals is not None
     journal = Reasons(proposals, ONLY_KEYS)
@@ -157,8 +159,8 @@ def test_the_reason_of_a_mask_that_gave_way_to_an_answer_is_known(starter, keybo
     assert journal.loss(weak.candidate) == Loss("nms_after_cleanup", 1.0, 0.7, None)
 
 
-def test_without_the_model_it_says_how_many_groups_it_would_have_asked(starter, keyboard) -> None:
-    proposals = MaskGenerator(starter, ONLY_KEYS, CLEANUP).generate(keyboard, keep=Floor(0.2, 0.3)).proposals
+def test_without_the_model_it_says_how_many_groups_it_would_have_asked(first_starter, keyboard) -> None:
+    proposals = MaskGenerator(first_starter, ONLY_KEYS, CLEANUP).generate(keyboard, keep=Floor(0.2, 0.3)).proposals
     assert proposals is not None and proposals.refusal(ONLY_KEYS) is None
     masks, funnel = proposals.select(ONLY_KEYS, CLEANUP)
     assert (funnel.asked, funnel.answered, funnel.unasked) == (0, 0, 1)
@@ -166,11 +168,11 @@ def test_without_the_model_it_says_how_many_groups_it_would_have_asked(starter, 
     assert [m.summary() for m in masks] == [m.summary() for m in plain] and without.unasked == 0
 
 
-def test_seconds_add_up_and_nothing_counts_twice(starter, keyboard) -> None:
+def test_seconds_add_up_and_nothing_counts_twice(first_starter, keyboard) -> None:
     import time
 
     begin = time.perf_counter()
-    run = MaskGenerator(starter, ONLY_KEYS, CLEANUP).generate(keyboard)
+    run = MaskGenerator(first_starter, ONLY_KEYS, CLEANUP).generate(keyboard)
     assert sum(run.seconds.values()) <= time.perf_counter() - begin
     assert min(run.seconds.values()) > 0
 

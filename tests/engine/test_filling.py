@@ -76,8 +76,8 @@ def test_first_masks_stay_and_new_ones_are_new(starter, photos, photo: str, name
     assert (filled.funnel.points, filled.funnel.after_parts) == (first.funnel.points, len(first.masks))
 
 
-def test_it_adds_something_at_all(starter, photos) -> None:
-    reports = [generate(starter, pixels, True).funnel.fill for pixels in photos.values()]
+def test_it_adds_something_at_all(first_starter, photos) -> None:
+    reports = [generate(first_starter, pixels, True).funnel.fill for pixels in photos.values()]
     assert all(r is not None and r.masks_added > 0 and r.coverage_after > r.coverage_before for r in reports)
 
 

@@ -123,13 +123,13 @@ def test_starter(starter, photos, photo: str, name: str) -> None:
     assert_same_masks(expected, ours(starter, photos[photo], settings), settings)
 
 
-def test_dozens_of_masks(starter) -> None:
+def test_dozens_of_masks(first_starter) -> None:
     """A bigger photo: of a small mask one pixel, tipped by rounding, would be more than the tolerance."""
     pixels = skimage.data.astronaut()
     settings = {"points_per_side": 16, "pred_iou_thresh": 0.2, "stability_score_thresh": 0.5, "box_nms_thresh": 0.8}
-    expected = reference(starter, pixels, settings)
+    expected = reference(first_starter, pixels, settings)
     assert len(expected) >= 48
-    assert_same_masks(expected, ours(starter, pixels, settings), settings)
+    assert_same_masks(expected, ours(first_starter, pixels, settings), settings)
 
 
 def randomised(name: str):

@@ -127,8 +127,10 @@ def test_what_it_cannot_tell_it_says(kept, change: dict[str, Any], said: str) ->
         proposals.select(GeneratorParameters(**{**values, **change}), CleanupParameters())
 
 
-def test_masks_take_a_few_bytes_and_only_what_can_win_has_one(kept) -> None:
-    proposals = kept("plain")
+def test_masks_take_a_few_bytes_and_only_what_can_win_has_one(first_starter, photos) -> None:
+    parameters = GeneratorParameters(**GRIDS["plain"])
+    proposals = MaskGenerator(first_starter, parameters).generate(photos["coffee"], keep=LOW).proposals
+    assert proposals is not None
     unstable = ~(proposals.candidates.stability >= LOW.stability)
     sizes = torch.from_numpy(proposals.masks.sizes.astype("int64"))
     assert bool(unstable.any()) and not sizes[unstable].any()

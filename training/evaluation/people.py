@@ -14,8 +14,8 @@ from densecli.segmenter import Segmenter
 from training.evaluation.baselines import label_maps
 from training.evaluation.truths import Truth, Window
 
-Thresholds = tuple[float, float]
-"""pred_iou_thresh and stability_score_thresh."""
+Thresholds = tuple[float, ...]
+"""pred_iou_thresh, stability_score_thresh and, where it is not the preset's, box_nms_thresh."""
 PRESET = "dense"
 BINS = np.linspace(0, 1, 11)
 
@@ -109,13 +109,15 @@ def own_thresholds(model_name: str) -> Thresholds:
 
 
 def name_of(thresholds: Thresholds) -> str:
-    return f"kept at {thresholds[0]:.2f} / {thresholds[1]:.2f}"
+    of_nms = f", NMS {thresholds[2]:.2f}" if len(thresholds) > 2 else ""
+    return f"kept at {thresholds[0]:.2f} / {thresholds[1]:.2f}{of_nms}"
 
 
 def _choices(kept, thresholds: list[Thresholds]) -> Iterator[tuple[str, Segmentation]]:
-    for pair in thresholds:
-        overrides = [f"pred_iou_thresh={pair[0]}", f"stability_score_thresh={pair[1]}"]
-        yield name_of(pair), Segmenter.refilter(kept, PRESET, overrides)
+    keys = "pred_iou_thresh", "stability_score_thresh", "box_nms_thresh"
+    for values in thresholds:
+        overrides = [f"{key}={value}" for key, value in zip(keys, values, strict=False)]
+        yield name_of(values), Segmenter.refilter(kept, PRESET, overrides)
 
 
 def _windows(masks: list[Mask]) -> Iterator[Window]:
