@@ -13,7 +13,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from training import cache, export, photos, warm_start
@@ -161,7 +160,7 @@ def _network(a: argparse.Namespace, device: torch.device) -> nn.Module:
     print(f"{parameters_in_millions(network):.2f} M parameters")
     going_on = (a.out / STATE).exists()
     if a.init is not None:
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(a.init).items()})
+        network.load_state_dict(export.to_go_on_from(a.init))
     else:
         if a.trunk_weights is not None:
             print(f"{warm_start.load_trunk(network, a.trunk_weights)} tensors of {a.trunk_weights.name}")
@@ -182,7 +181,7 @@ def _export(a: argparse.Namespace, scenes: Path, device: torch.device) -> None:
     factor, rows = export.choose_factor(weights, a.config, held_out, device)
     for row in rows:
         print("logits × {factor}: {good:.0%} of the good masks are stable, {bad:.0%} of the bad ones".format(**row))
-    path = export.export(export.sharpened(weights, factor), a.config, a.out)
+    path = export.export(weights, a.config, a.out, factor=factor)
     print(f"{path}: {path.stat().st_size:,} bytes, logits × {factor}")
 
 

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from training.augment import plain
 from training.loss import overlaps
@@ -14,6 +15,7 @@ from training.network import build, decode, encode, set_resolution
 from training.prompts import prompts_for
 from training.store import SceneStore
 
+_FACTOR = "logit_factor"  # in the file's metadata
 MAX_BYTES = 24_000_000
 FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 # So many of the good masks should pass SAM's usual stability threshold; how many bad ones do as well is shown.
@@ -34,17 +36,31 @@ def sharpened(weights: dict[str, torch.Tensor], factor: float) -> dict[str, torc
     return out
 
 
-def export(weights: dict[str, torch.Tensor], config: Path, folder: Path, name: str = "starter") -> Path:
-    """Write NAME.safetensors and NAME.yaml. Raises ValueError where the file is larger than the repository takes."""
+def export(
+    weights: dict[str, torch.Tensor], config: Path, folder: Path, name: str = "starter", factor: float = 1.0
+) -> Path:
+    """Write NAME.safetensors, sharpened by `factor`, and NAME.yaml.
+
+    Raises ValueError where the file is larger than the repository takes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
-    half = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in weights.items()}
-    save_file(half, path)
+    crisp = sharpened(weights, factor)
+    half = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in crisp.items()}
+    save_file(half, path, {_FACTOR: str(factor)})
     path.chmod(0o644)
     shutil.copyfile(config, folder / f"{name}.yaml")
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path}: {path.stat().st_size:,} bytes, more than {MAX_BYTES:,}; make the network smaller")
     return path
+
+
+def to_go_on_from(path: Path) -> dict[str, torch.Tensor]:
+    """Float32 weights of an exported file as they were trained: losses want logits that are not sharpened."""
+    with safe_open(path, "pt") as file:
+        factor = float((file.metadata() or {}).get(_FACTOR, 1.0))
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    return sharpened(weights, 1 / factor)
 
 
 @torch.no_grad()

@@ -104,7 +104,7 @@ class DeviceDecoder:
         self.kernels = decoder_kernels() if fused and self._fusable() else None
 
     def _fusable(self) -> bool:
-        """Whether the kernels can serve: sides that are powers of two from 16 (every known shape), and exact GELUs.
+        """Whether the kernels can serve: sides that are powers of two from 16 (not the starter's), and exact GELUs.
 
         float32 tiles do not fit a GPU's shared memory; the interpreter, on the CPU, has no such limit.
         """

@@ -95,7 +95,7 @@ def test_candidates_without_the_model(folder: Path, run_densecli: Command) -> No
         "segment", "keys.png", "-p", "dense", *ONLY_KEYS, "-o", "kept", "--save", "candidates", cwd=folder
     )
     assert kept.code == 0, kept.stderr
-    again = ("segment", "kept/keys.candidates", *ONLY_KEYS)
+    again = ("segment", "kept/keys.candidates", *ONLY_KEYS[2:])  # without --model: the candidates know theirs
     done = run_densecli(*again, "-p", "keyboard-fix", "-o", "again", "--save", "json", cwd=folder)
     said = "1 group of similar masks has no whole among the masks, and without the model it cannot be asked for"
     assert done.code == 0 and said in done.stderr

@@ -10,14 +10,16 @@ import torch
 from densecli import checkpoints, model
 from densecli.engine.device_decoder import DeviceDecoder
 from densecli.engine.encoder import Features
+from tests.conftest import FIRST_STARTER
 from tests.engine.test_scoring import needs_triton, run_python
 
 _INTERPRETED = """
 import torch, torch.nn.functional as F
-from densecli import checkpoints, model
+from densecli import model
 from densecli.engine import decoder_kernels
 from densecli.engine.device_decoder import DeviceDecoder
 from densecli.engine.encoder import Features
+from tests.conftest import FIRST_STARTER
 
 # A number of image tokens that fills no tile, seven tokens of eight places.
 torch.manual_seed(0)
@@ -32,8 +34,7 @@ for keys, image in ((q, x), (None, x[0].contiguous())):
     expected = F.layer_norm(weights.transpose(1, 2) @ v + image, (c,), weight, bias, 1e-5)
     assert torch.allclose(decoder_kernels.update(keys, r, v, image, p, (weight, bias, 1e-5), h, t), expected, atol=1e-5)
 
-weights, config = checkpoints.starter_files()
-network = model.load(model.Choice("starter", weights, config), torch.device("cpu"), "fp32").network
+network = model.load(model.Choice("first", *FIRST_STARTER), torch.device("cpu"), "fp32").network
 features = Features(torch.randn(1, 128, 24, 24), (torch.randn(1, 16, 96, 96), torch.randn(1, 32, 48, 48)))
 points = 384 * torch.rand(2, 2)
 for storage, error in ((torch.float32, 1e-6), (torch.float16, 2e-3)):
@@ -98,12 +99,11 @@ def test_compiled_for_real_gpus_they_fit_the_shared_memory(tmp_path) -> None:
 
 @needs_triton
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", ["tiny", "starter"])
+@pytest.mark.parametrize("name", ["tiny", "first starter"])
 @torch.inference_mode()
 def test_on_a_gpu(name: str) -> None:
-    if name == "starter":
-        weights, config = checkpoints.starter_files()
-        network = model.load(model.Choice("starter", weights, config), torch.device("cuda"), "fp32").network
+    if name == "first starter":
+        network = model.load(model.Choice("first", *FIRST_STARTER), torch.device("cuda"), "fp32").network
     else:
         network = model.build_network(model.config_path(checkpoints.load_registry().entry(name)))
         torch.manual_seed(1)

@@ -212,6 +212,16 @@ def test_sharpening_moves_no_mask(small_config: Path) -> None:
     assert torch.allclose(sharp, 3 * plain, atol=1e-4)
 
 
+def test_training_goes_on_from_weights_as_they_were_trained(small_config: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = build(small_config).state_dict()
+    path = export.export(weights, small_config, tmp_path, factor=6.0)
+    again = export.to_go_on_from(path)
+    assert again.keys() == weights.keys()
+    for name, value in weights.items():
+        assert torch.allclose(again[name].float(), value.float(), rtol=2e-3, atol=1e-6), name
+
+
 def test_published_trunk_weights_fill_the_trunk(small_config: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     given, network = build(small_config), build(small_config)
