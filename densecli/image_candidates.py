@@ -24,8 +24,9 @@ from densecli.engine import grid
 from densecli.engine.candidates import Candidates
 from densecli.engine.parameters import GeneratorParameters
 from densecli.engine.proposals import Floor, PackedMasks, Proposals
-from densecli.errors import InputError
-from densecli.files import complete_file
+from densecli.errors import InputError, UsageError
+from densecli.files import complete_file, sha256_of
+from densecli.model import names_file
 from densecli.sources import local_path, read_image
 from densecli.wording import reason_of, shown_name
 
@@ -114,6 +115,21 @@ class ImageCandidates:
             raise InputError(
                 f"{shown}: is damaged ({reason_of(error)}); make it again with `densecli segment --save candidates`"
             ) from error
+
+    def check_model(self, asked: str, shown: str, instead: str) -> None:
+        """Raises UsageError where `--model` asks for another one than proposed these; a file is known by its bytes.
+
+        shown: the input, as messages name it. instead: what to do for another model.
+        """
+        name = self.model["name"]
+        if asked in ("auto", name):
+            return
+        if names_file(asked) and Path(asked).is_file() and sha256_of(asked) == self.model["sha256"]:
+            return
+        raise UsageError(
+            f"{shown}: holds the candidates of model {name}, and --model {asked} asks for another; "
+            f"leave --model out, or {instead}"
+        )
 
     def read_pixels(self, otherwise: str = "write --save json,labels,masks only") -> np.ndarray:
         """The image, H×W×3 uint8 RGB: in memory, at its old place, or beside the file.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import pickle
 import threading
@@ -21,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from densecli import checkpoints
 from densecli.engine.memory import free_bytes
 from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
+from densecli.files import sha256_of
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -392,11 +392,7 @@ def weights_sha256(choice: Choice) -> str:
     entry = checkpoints.load_registry().entries.get(choice.name)
     if entry is not None and entry.file == choice.weights.name:
         return entry.sha256  # it was verified when it was chosen
-    digest = hashlib.sha256()
-    with choice.weights.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256_of(choice.weights)
 
 
 def _one_line(error: BaseException) -> str:

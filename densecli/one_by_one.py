@@ -184,11 +184,7 @@ def _segmented(
 
         begin = time.perf_counter()
         kept = ImageCandidates.load(local_path(given) or given)
-        if options["model"] not in ("auto", kept.model["name"]):
-            raise errors.UsageError(
-                f"{shown}: holds the candidates of model {kept.model['name']}, and --model {options['model']} asks for "
-                "another; leave --model out, or segment the photo again"
-            )
+        kept.check_model(options["model"], shown, "segment the photo again")
         load_seconds = time.perf_counter() - begin
         segmentation = choose_again(kept, options["preset"].resolve(kept.model["name"]), load_seconds)
         console.notice(f"{shown}: chosen again from what {kept.model['name']} proposed; no model ran")

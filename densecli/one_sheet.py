@@ -68,11 +68,7 @@ def write_sheet(job: SheetJob, console: Console, **segmenter_options: Any) -> in
         from densecli.image_candidates import ImageCandidates
 
         kept = ImageCandidates.load(local_path(job.image) or job.image)
-        if segmenter_options["model"] not in ("auto", kept.model["name"]):
-            raise errors.UsageError(
-                f"{shown}: holds the candidates of model {kept.model['name']}, and --model "
-                f"{segmenter_options['model']} asks for another; leave --model out, or give the photo"
-            )
+        kept.check_model(segmenter_options["model"], shown, "give the photo")
         comparison = compare_candidates(kept, [preset for _, preset in presets])
     else:
         from densecli.segmenter import Segmenter

@@ -93,11 +93,7 @@ def _tuning(image: str, console: Console, preset: Preset, options: dict[str, Any
         from densecli.image_candidates import ImageCandidates
 
         kept = ImageCandidates.load(local_path(image) or image)
-        if options["model"] not in ("auto", kept.model["name"]):
-            raise errors.UsageError(
-                f"{shown}: holds the candidates of model {kept.model['name']}, and --model {options['model']} asks for "
-                "another; leave --model out, or give the photo"
-            )
+        kept.check_model(options["model"], shown, "give the photo")
         from densecli.tune.state import Tuning
 
         return Tuning(kept, preset, None)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import Command, Finished
+from tests.conftest import CHECKOUT, FIRST_STARTER, Command, Finished
 from tests.same_masks import assert_same_masks
 
 GRID = ("-m", "starter", "-s", "points_per_side=8", "-s", "min_mask_region_area=20")
@@ -83,6 +83,7 @@ def test_no_network_is_loaded(folder: Path, run_densecli: Command) -> None:
         (("-s", "points_per_side=16"), "of points_per_side 8, not of 16; segment the photo again"),
         (("-s", "mask_threshold=1.0"), "of mask_threshold 0, not of 1"),
         (("-m", "large"), "candidates of model starter, and --model large asks for another"),
+        (("-m", str(FIRST_STARTER[0])), "first_starter.safetensors asks for another"),
         (("--save", "coco"), "--save coco needs the photo itself"),
     ],
 )
@@ -91,6 +92,12 @@ def test_wishes_that_need_the_model_are_usage_errors(
 ) -> None:
     base = ("-s", "points_per_side=8") if "points_per_side=16" not in arguments else ()
     one_error(run_densecli("segment", "kept/desk.candidates", *base, *arguments, "-o", "no", cwd=folder), 2, said)
+
+
+def test_the_weights_that_made_them_may_be_named_by_their_file(folder: Path, run_densecli: Command) -> None:
+    own = ("-m", str(CHECKOUT / "checkpoints" / "starter.safetensors"))
+    done = run_densecli("segment", "kept/desk.candidates", *GRID, *own, "-o", "own", cwd=folder)
+    assert done.code == 0, done.stderr
 
 
 def test_candidates_beside_photos(folder: Path, run_densecli: Command) -> None:
