@@ -138,7 +138,7 @@ SUFFIX = st.sampled_from([".jpg", ".png", ".JPG", ".jpg.png", ".mp4"])
         st.tuples(st.sampled_from(["", "a/", "a.jpg/", "a_masks/", "a_masks_/", "a.mp4/"]), NAME, SUFFIX), max_size=12
     )
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_two_inputs_share_an_output(
     tree: set[tuple[str, str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

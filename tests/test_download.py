@@ -270,7 +270,7 @@ def test_twenty_cuts_at_random_bytes(entry: checkpoints.CheckpointEntry, folder:
     assert server.sent == len(DATA), "nothing may be sent twice"
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, len(DATA)), max_size=6), ranges=st.booleans())
 def test_any_cuts_end_with_the_right_file(
     cuts: list[int], ranges: bool, entry: checkpoints.CheckpointEntry, tmp_path_factory: pytest.TempPathFactory

@@ -127,7 +127,7 @@ def one_line(error: pytest.ExceptionInfo[InputError], path: Path) -> str:
     return text
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(share=st.floats(0.0, 0.999))
 def test_cut_off_anywhere(folder: Path, fresh: Segmentation, share: float) -> None:
     data = (folder / "desk.candidates").read_bytes()
@@ -138,7 +138,7 @@ def test_cut_off_anywhere(folder: Path, fresh: Segmentation, share: float) -> No
     one_line(raised, path)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(place=st.floats(0.0, 0.9999), flip=st.integers(1, 255))
 def test_one_bad_byte_is_noticed_or_harmless(folder: Path, fresh: Segmentation, place: float, flip: int) -> None:
     data = bytearray((folder / "desk.candidates").read_bytes())

@@ -413,7 +413,7 @@ def test_merge_keys_of_yaml_are_not_duplicates(tmp_path: Path) -> None:
 # Properties ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(document=documents, starter=documents)
 def test_valid_values_survive_the_round_trips(folder: Path, document: dict[str, Any], starter: dict[str, Any]) -> None:
     if not _grid_has_points(document["generator"] | starter["generator"]):
@@ -442,7 +442,7 @@ def test_valid_values_survive_the_round_trips(folder: Path, document: dict[str, 
         assert loaded.resolve("starter").parameters() == for_starter
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     # max_size: YAML wants the colon after a key within 1024 characters, and each is 10 characters long here.
     key=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=90).filter(
@@ -461,7 +461,7 @@ def test_any_unknown_key_is_reported_with_its_name(folder: Path, key: str, place
     assert f": {place}.{name}: unknown key" in message if place else f": {name}: unknown key" in message
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(document=documents, dotted=st.booleans())
 def test_overrides_equal_the_same_values_in_a_file(folder: Path, document: dict[str, Any], dotted: bool) -> None:
     overrides = [
@@ -475,7 +475,7 @@ def test_overrides_equal_the_same_values_in_a_file(folder: Path, document: dict[
         assert by_set.resolve(model).fingerprint == by_file.resolve(model).fingerprint
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(one=documents, other=documents)
 def test_the_fingerprint_changes_if_and_only_if_values_do(
     folder: Path, one: dict[str, Any], other: dict[str, Any]

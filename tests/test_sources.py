@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, TiffImagePlugin
 
@@ -124,7 +124,7 @@ def test_lab_becomes_rgb() -> None:
     height=st.integers(1, 40),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_every_mode_and_size_matches_pillows_conversion(mode: str, width: int, height: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     rgba = random.integers(0, 256, (height, width, 4), dtype=np.uint8)
@@ -250,7 +250,7 @@ def test_floats_that_are_no_numbers() -> None:
 
 
 @given(st.lists(st.floats(width=32), min_size=1, max_size=30), st.lists(st.integers(0, 65535), min_size=1, max_size=30))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_any_grey_values_are_read_without_a_numeric_warning(floats: list[float], integers: list[int]) -> None:
     for values in (np.array([floats], np.float32), np.array([integers], np.uint16)):
         with warnings.catch_warnings():
@@ -315,7 +315,7 @@ def test_exif_orientation(format: str, orientation: int) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_broken_exif_does_not_stop_the_image(junk: bytes) -> None:
     image = Image.new("RGB", (8, 8), (0, 128, 0))
     for format in ("JPEG", "PNG"):
@@ -491,7 +491,7 @@ def test_camera_raw_previews_are_not_taken_for_the_photo() -> None:
     format=st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "TGA", "PPM", "ICO"]),
     damage=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=8),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 def test_any_damage_gives_an_image_or_one_input_error(format: str, damage: list[tuple[int, int]]) -> None:
     image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (17, 19, 3), dtype=np.uint8))
     data = bytearray(encoded(image, format))
@@ -509,7 +509,7 @@ def test_any_damage_gives_an_image_or_one_input_error(format: str, damage: list[
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_bytes_give_an_image_or_one_input_error(data: bytes) -> None:
     try:
         read_bytes(data)
@@ -660,7 +660,7 @@ NAMES = st.one_of(
 
 
 @given(st.lists(NAMES, max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_output_names_never_meet(inputs: list[str]) -> None:
     names = output_names(inputs)
     assert names == output_names(inputs)

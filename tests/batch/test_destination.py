@@ -48,7 +48,7 @@ LINES = st.lists(st.integers(0, 20), max_size=12)
 
 
 @given(both=LINES, here=LINES, there=LINES, torn=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_merged_manifests_lose_no_line(
     both: list[int], here: list[int], there: list[int], torn: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -78,7 +78,7 @@ def test_stop_gives_up_what_nobody_has() -> None:
     assert todo.get(0) is None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(workers=st.integers(1, 4), room=st.integers(1, 5), count=st.integers(0, 40), clumsy=st.integers(0, 3))
 def test_every_piece_is_done_once(workers: int, room: int, count: int, clumsy: int) -> None:
     todo, done = WorkList(workers, room), []

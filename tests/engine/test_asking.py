@@ -181,7 +181,7 @@ boxes = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(1, 30), st
 winners = st.lists(st.builds(lambda b, s: found(*b, s), boxes, st.sampled_from([0.2, 0.5, 0.5, 0.8, 0.9])), max_size=6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(winners, winners, st.sampled_from([0.0, 0.3, 0.7, 1.0]))
 def test_duplicates_are_settled_as_said(known: list[Winner], new: list[Winner], threshold: float) -> None:
     def iou(a: Winner, b: Winner) -> float:

@@ -32,7 +32,7 @@ def plain(mask: np.ndarray, min_area: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "pictures"])
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     seed=st.integers(0, 2**20),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),

@@ -90,7 +90,7 @@ def test_the_larger_the_photo_the_more_is_to_be_had() -> None:
     assert share[1] < share[0] * 1.1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     grid=st.tuples(st.integers(1, 24), st.integers(1, 24)),
@@ -116,7 +116,7 @@ def test_never_leaves_the_band(size: tuple[int, int], grid: tuple[int, int], see
         assert mask.runs.area == now.sum()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     size=st.tuples(st.integers(1, 120), st.integers(1, 120)),
     colour=st.tuples(*[st.integers(0, 255)] * 3),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from densecli.engine.in_place import Buffers, normalised
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     b=st.integers(1, 3),
     n=st.integers(1, 30),

@@ -25,7 +25,7 @@ def logits_of(seed: int, h: int, w: int, kind: str) -> np.ndarray:
     return noise
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 10**6),
     low=st.tuples(st.integers(1, 12), st.integers(1, 12)),
@@ -45,7 +45,7 @@ def test_runs_are_those_of_the_upsampled_pixels(seed, low, size, kind: str, thre
     assert np.array_equal(found.decode(), wanted.decode())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 10**6), h=sides, w=sides, share=st.sampled_from([0.02, 0.5, 0.98, 1.0]))
 def test_counts_are_pycocotools_own_and_come_back(seed: int, h: int, w: int, share: float) -> None:
     mask = np.random.default_rng(seed).random((h, w)) < share
@@ -56,7 +56,7 @@ def test_counts_are_pycocotools_own_and_come_back(seed: int, h: int, w: int, sha
     assert all(np.array_equal(getattr(back, k), getattr(runs, k)) for k in ("column", "top", "bottom"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.binary(max_size=60), h=sides, w=sides)
 def test_bytes_that_are_no_counts_stay_within_the_frame(data: bytes, h: int, w: int) -> None:
     counts = np.frombuffer(data, dtype=np.uint8)

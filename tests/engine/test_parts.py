@@ -38,7 +38,7 @@ def test_equal_masks_are_not_each_others_parts(compiled: bool) -> None:
 
 
 @BOTH_PATHS
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**20), n=st.integers(0, 12), size=st.tuples(st.integers(1, 30), st.integers(1, 30)))
 def test_parents_equal_plain_counting(compiled: bool, seed: int, n: int, size: tuple[int, int]) -> None:
     random = np.random.default_rng(seed)

@@ -47,7 +47,7 @@ def everything(masks: list[Mask]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(wish=wishes, cleanup=cleanups)
 def test_same_as_a_fresh_run(starter, photos, kept, grid: str, wish: dict[str, float], cleanup) -> None:
     parameters = GeneratorParameters(**GRIDS[grid], **wish)

@@ -79,7 +79,7 @@ STAGE_OF = {"crop_nms": "nms", "empty": "area", "too_large": "area", "nms_after_
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(wish=wishes, cleanup=cleanups)
 def test_every_candidate_has_the_fate_that_the_selection_gave_it(
     kept, grid: str, wish: dict[str, float], cleanup: CleanupParameters

@@ -51,7 +51,7 @@ def test_a_seam_between_masks_is_not_asked_about() -> None:
     assert len(uncovered.points(canvas, NONE, 20)) == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**20),
     st.tuples(st.integers(1, 70), st.integers(1, 70)),

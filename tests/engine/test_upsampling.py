@@ -68,7 +68,7 @@ def assert_equals_full_size(
 
 
 @BOTH_PATHS
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**16),
     low=st.tuples(st.integers(1, 40), st.integers(1, 40)),
@@ -89,7 +89,7 @@ def test_extreme_shapes(size: tuple[int, int], compiled: bool) -> None:
 
 
 @BOTH_PATHS
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**16), size=st.tuples(st.integers(1, 200), st.integers(1, 200)))
 def test_logits_that_tie_with_the_threshold(compiled: bool, seed: int, size: tuple[int, int]) -> None:
     """Plateaus exactly at a threshold are not above it."""

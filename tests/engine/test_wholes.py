@@ -169,7 +169,7 @@ def test_a_whole_covers_80_percent_and_is_not_much_larger() -> None:
     assert not is_whole(rectangle(60, 100, 392, 100), group, masks)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.randoms(use_true_random=False), st.integers(-3, 3), st.integers(-3, 3))
 def test_order_and_place_do_not_matter(random, dx: int, dy: int) -> None:
     masks = [polygon(k) for k in [*keys(3, 5), *(b + [250, 0] for b in books(4, 6))]]

@@ -310,7 +310,7 @@ MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
 
 @given(mask=MASKS.filter(np.any), x=st.integers(0, 5), y=st.integers(0, 5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_outlines_fill_to_the_very_mask(mask: np.ndarray, x: int, y: int) -> None:
     full = np.zeros((20, 20), bool)
     full[y : y + mask.shape[0], x : x + mask.shape[1]] = mask

@@ -65,7 +65,7 @@ def test_parts_stay_on_their_thing() -> None:
     assert part[64, 105] == 0, "what reaches beyond the thing is not painted"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_atoms_keep_every_level(seed: int) -> None:
     rng = np.random.default_rng(seed)

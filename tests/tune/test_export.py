@@ -42,7 +42,7 @@ def read_back(text: str, model: str) -> dict[str, Any]:
     return load_preset(argv[4], [argv[i + 1] for i, a in enumerate(argv) if a == "-s"]).resolve(model).parameters()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=any_values, base=st.sampled_from(["dense", "default", "keyboard-fix"]))
 def test_both_lead_back_to_the_values(tuning: Tuning, tmp_path: Path, values: dict[str, Any], base: str) -> None:
     wish = tuning.resolved(values)
@@ -65,7 +65,7 @@ def test_only_what_differs_is_named(tuning: Tuning) -> None:
     )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=names)
 def test_any_name_comes_through_a_shell_as_it_is(tuning: Tuning, name: str) -> None:
     origin = Origin(f"/a/{name}", "dense", load_preset("dense"), [])

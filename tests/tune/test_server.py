@@ -172,7 +172,7 @@ def test_every_key_is_on_the_page(client: Client, tuning: Tuning) -> None:
     assert controls["stability_score_thresh"]["min"] == floor.stability
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=wishes)
 def test_masks_and_funnel_are_those_of_the_engine(client: Client, tuning: Tuning, values: dict[str, Any]) -> None:
     answer = client.ask("choose", **values)
@@ -210,7 +210,7 @@ def test_bad_values_are_one_line(client: Client, values: dict[str, Any], said: s
     assert client.failures == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.dictionaries(
         st.sampled_from([*GeneratorParameters.model_fields, *CleanupParameters.model_fields, "x"]),
