@@ -90,7 +90,9 @@ def run(a: argparse.Namespace, phases: list[Phase], elapsed: Callable[[], float]
     device = torch.device(a.device)
     scenes = a.cache or a.out / "cache"
     makers = _begin_scenes(a, scenes)
-    recipe = Recipe(phases, lr=a.lr, trunk_lr=a.trunk_lr, log_every=a.log_every)
+    # Weights that were trained already need no easy start.
+    start = {"focal_until": 0.0, "balance_steps": 1} if a.init else {}
+    recipe = Recipe(phases, lr=a.lr, trunk_lr=a.trunk_lr, log_every=a.log_every, **start)
     budget = Budget(None if a.steps else a.minutes or 25.0, a.steps)
     state = Run(_network(a, device), recipe, device, a.seed, given_trunk=bool(a.trunk_weights or a.init))
     if (a.out / STATE).exists():

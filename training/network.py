@@ -1,10 +1,11 @@
-"""The network in training: built from its config, run at any resolution, with the official decoder (autograd)."""
+"""The network in training: built from its config, run at any resolution, its decoder laid out for speed (autograd)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 CONFIG = Path(__file__).with_name("starter.yaml")
@@ -61,16 +62,50 @@ def decode(
     if labels is None:
         points = points[:, :, None]
         labels = torch.ones(points.shape[:3], dtype=torch.int32, device=points.device)
-    count = points.shape[1]
-    encoder = network.sam_prompt_encoder
+    batch, count = points.shape[:2]
+    encoder, decoder = network.sam_prompt_encoder, network.sam_mask_decoder
     sparse, dense = encoder(points=(points.flatten(0, 1), labels.flatten(0, 1)), boxes=None, masks=masks)
-    fine, middle, coarse = (f.repeat_interleave(count, 0) for f in features)
-    logits, predicted, _, _ = network.sam_mask_decoder.predict_masks(
-        image_embeddings=coarse,
-        image_pe=encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        repeat_image=False,
-        high_res_features=[fine, middle],
-    )
-    return logits, predicted
+    fine, middle, coarse = features
+    tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([tokens.expand(batch * count, -1, -1), sparse], 1)
+    position = encoder.get_dense_pe().expand(batch * count, -1, -1, -1)
+    image = coarse.repeat_interleave(count, 0) + dense
+    answers, cells = decoder.transformer(image, position, tokens)
+    masks_of = [mlp(answers[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
+    pixels = _upscaled(decoder, cells.unflatten(0, (batch, count)), fine, middle)
+    logits = pixels.flatten(2, 3) @ torch.stack(masks_of, 2).unflatten(0, (batch, count))
+    logits = _as_pictures(logits.unflatten(2, (-1, 16)), coarse.shape[-1])
+    return logits.flatten(0, 1), decoder.iou_prediction_head(answers[:, 0])
+
+
+def _upscaled(decoder: nn.Module, cells: torch.Tensor, fine: torch.Tensor, middle: torch.Tensor) -> torch.Tensor:
+    """The official `output_upscaling` of B×P×N×C cells, each cell's 4 × 4 pixels staying with it: B×P×N×16×C'.
+
+    Both transposed convolutions have a stride as wide as their kernel, so they are products of matrices. Channels last
+    and no pixel moved: a CPU spends a third less on a step.
+    """
+    first, norm, _, second, _ = decoder.output_upscaling
+    side = fine.shape[-1] // 4
+    x = cells @ first.weight.permute(0, 2, 3, 1).flatten(1)
+    x = x.unflatten(-1, (4, -1)) + (_by_cell(middle, side, 2) + first.bias)[:, None]
+    x = F.gelu(F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps))
+    x = x @ second.weight.permute(0, 2, 3, 1).flatten(1)
+    x = x.unflatten(-1, (4, -1)).flatten(-3, -2)
+    return F.gelu(x + (_by_cell(fine, side, 4) + second.bias)[:, None])
+
+
+def _by_cell(feature: torch.Tensor, side: int, pixels: int) -> torch.Tensor:
+    """B×C×H×W to B×N×pixels²×C: N cells of `pixels` × `pixels`, in which quarters hold quarters."""
+    halvings = pixels.bit_length() - 1
+    split = [side] + [2] * halvings
+    x = feature.unflatten(2, split).unflatten(-1, split)
+    rows, columns = range(2, 3 + halvings), range(3 + halvings, 4 + 2 * halvings)
+    x = x.permute(0, *(axis for pair in zip(rows, columns, strict=True) for axis in pair), 1)
+    return x.flatten(3, -2).flatten(1, 2)
+
+
+def _as_pictures(x: torch.Tensor, side: int) -> torch.Tensor:
+    """B×P×N×16×K to B×P×K×4·side×4·side, the way back from `_by_cell`."""
+    x = x.unflatten(3, (2, 2, 2, 2)).unflatten(2, (side, side))  # row, column, then halves and quarters of both
+    x = x.permute(0, 1, 8, 2, 4, 6, 3, 5, 7)
+    return x.flatten(6, 8).flatten(3, 5)

@@ -161,7 +161,7 @@ def test_the_decoder_learns_to_find_its_prompt(small_config: Path) -> None:
 
 
 def test_the_network_is_what_the_engine_runs(small_config: Path) -> None:
-    """Training encodes and decodes with the official modules; the engine re-associates them."""
+    """Training and the engine lay the official decoder out in two different ways."""
     from densecli.engine.decoder import PromptDecoder
     from densecli.engine.encoder import Features
 
@@ -176,6 +176,54 @@ def test_the_network_is_what_the_engine_runs(small_config: Path) -> None:
         decoded = engine.decode(points[0], tile=2, multimask_output=True, pred_iou_thresh=0)
     assert torch.allclose(decoded.predicted_iou, predicted[:, 1:], atol=1e-4)
     assert torch.allclose(decoded.logits.view(2, 3, 32, 32), logits[:, 1:], atol=1e-3)
+
+
+def test_decoding_is_that_of_the_official_modules(small_config: Path) -> None:
+    """Logits, predicted IoU and every gradient, for clicks and for a box with an earlier mask."""
+    torch.manual_seed(0)
+    network = build(small_config).eval()
+    set_resolution(network, 64)
+    pixels = torch.randn(2, 3, 64, 64)
+    points = torch.tensor([[[20.0, 30.0], [50.0, 11.0], [3.0, 60.0]], [[1.0, 1.0], [40.0, 40.0], [33.0, 8.0]]])
+    boxes = torch.stack([points, points + 12], 2)
+    clicks = points, torch.ones(2, 3, 1, dtype=torch.int32), None
+    with_mask = boxes, torch.tensor([2, 3], dtype=torch.int32).expand(2, 3, 2), torch.randn(6, 1, 16, 16)
+    for points, labels, masks in (clicks, with_mask):
+        results = []
+        for function in (_official_decode, decode):
+            network.zero_grad()
+            features = encode(network, pixels)
+            logits, predicted = function(network, features, points.view(2, 3, -1, 2), labels, masks)
+            (logits.square().mean() + predicted.square().sum()).backward()
+            gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+            results.append((logits, predicted, gradients))
+        (theirs, their_iou, their_gradients), (ours, our_iou, our_gradients) = results
+        assert torch.allclose(ours, theirs, atol=1e-5) and torch.allclose(our_iou, their_iou, atol=1e-6)
+        assert our_gradients.keys() == their_gradients.keys()
+        for name, gradient in their_gradients.items():
+            assert torch.allclose(our_gradients[name], gradient, rtol=1e-3, atol=1e-6), name
+
+
+def _official_decode(
+    network: torch.nn.Module,
+    features: list[torch.Tensor],
+    points: torch.Tensor,
+    labels: torch.Tensor,
+    masks: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    count = points.shape[1]
+    encoder = network.sam_prompt_encoder
+    sparse, dense = encoder(points=(points.flatten(0, 1), labels.flatten(0, 1)), boxes=None, masks=masks)
+    fine, middle, coarse = (f.repeat_interleave(count, 0) for f in features)
+    logits, predicted, _, _ = network.sam_mask_decoder.predict_masks(
+        image_embeddings=coarse,
+        image_pe=encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        repeat_image=False,
+        high_res_features=[fine, middle],
+    )
+    return logits, predicted
 
 
 def test_the_shipped_config_fits_the_repository(tmp_path: Path) -> None:
