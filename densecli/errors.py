@@ -47,3 +47,15 @@ class EnvironmentProblem(DensecliError):
     """A device, driver or package that is missing or broken."""
 
     exit_code = EXIT_ENVIRONMENT
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind `error`: a library that it strikes in may turn it into an error of its own."""
+    seen: set[int] = set()
+    behind: BaseException | None = error
+    while behind is not None and id(behind) not in seen:
+        if isinstance(behind, KeyboardInterrupt):
+            return True
+        seen.add(id(behind))
+        behind = behind.__cause__ or behind.__context__
+    return False

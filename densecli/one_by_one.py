@@ -128,10 +128,14 @@ def _segment_all(job: Job, place: Place, console: Console, segmenter_options: di
         except StoreError:
             raise  # the other inputs could not be written either
         except errors.DensecliError as error:
+            if errors.is_interruption(error):
+                raise KeyboardInterrupt from error
             failures.append(error)
             text = str(error)
             console.failure(text if text.startswith(f"{shown}: ") else f"{shown}: {text}", error)
         except Exception as error:
+            if errors.is_interruption(error):
+                raise KeyboardInterrupt from error
             failures.append(errors.DensecliError(str(error)))
             what = " ".join(str(error).split()) or "no message"
             console.failure(
