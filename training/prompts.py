@@ -15,7 +15,7 @@ LOGIT_STRIDE = 4
 _MIN_AREA, _MAX_SHARE = 6, 0.95  # in cells of the logits; of the view
 _SAME = 0.9  # IoU above which two truths are one
 # Points fall anywhere, as those of a grid do; but this share looks for small masks.
-_SMALL_SHARE = 0.4
+_SMALL_SHARE = 0.25
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ _THINGS = (
     (small.clutter, 0.06),
 )
 # Share of all scenes; what is left are structured ones.
-_PHOTO_SHARE, _LEAVES_SHARE, _KEYBOARD_SHARE = 0.45, 0.20, 0.06
+_PHOTO_SHARE, _LEAVES_SHARE, _KEYBOARD_SHARE = 0.55, 0.15, 0.06
 _HARD_SHARE = 0.2
 _MIN_PIECE = 30
 
