@@ -82,7 +82,7 @@ def _upscaled(decoder: nn.Module, cells: torch.Tensor, fine: torch.Tensor, middl
     """The official `output_upscaling` of B×P×N×C cells, each cell's 4 × 4 pixels staying with it: B×P×N×16×C'.
 
     Both transposed convolutions have a stride as wide as their kernel, so they are products of matrices. Channels last
-    and no pixel moved: a CPU spends a quarter less on a step.
+    and no pixel moved: a CPU spends a fifth less on a step.
     """
     first, norm, _, second, _ = decoder.output_upscaling
     side = fine.shape[-1] // 4
