@@ -127,20 +127,11 @@ def _segment_all(job: Job, place: Place, console: Console, segmenter_options: di
             datasets.add(stems[given], given, segmentation)
         except StoreError:
             raise  # the other inputs could not be written either
-        except errors.DensecliError as error:
-            if errors.is_interruption(error):
-                raise KeyboardInterrupt from error
-            failures.append(error)
-            text = str(error)
-            console.failure(text if text.startswith(f"{shown}: ") else f"{shown}: {text}", error)
         except Exception as error:
             if errors.is_interruption(error):
                 raise KeyboardInterrupt from error
-            failures.append(errors.DensecliError(str(error)))
-            what = " ".join(str(error).split()) or "no message"
-            console.failure(
-                f"{shown}: unexpected {type(error).__name__}: {what} (-v shows where; please report it)", error
-            )
+            failures.append(error if isinstance(error, errors.DensecliError) else errors.DensecliError(str(error)))
+            console.failure(_told(shown, error), error)
         else:
             # Outside of `try`: a stdout that cannot be written is no fault of this input, and ends the run.
             n = len(segmentation.masks)
@@ -215,6 +206,15 @@ def _tell(segmentation: Segmentation, given: str, console: Console) -> None:
     if console.verbose:
         times = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in segmentation.seconds.items())
         console.notice(f"{shown}: {times}; peak memory {segmentation.peak_memory_mb:,} MB")
+
+
+def _told(shown: str, error: Exception) -> str:
+    """What the user reads of a failure, on one line that begins with the input."""
+    if isinstance(error, errors.DensecliError):
+        text = str(error)
+        return text if text.startswith(f"{shown}: ") else f"{shown}: {text}"
+    what = " ".join(str(error).split()) or "no message"
+    return f"{shown}: unexpected {type(error).__name__}: {what} (-v shows where; please report it)"
 
 
 def _exit_code(failures: list[errors.DensecliError], inputs: int) -> int:

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,11 @@ def small_disk(folder: Path, options: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def room_of(files: Iterable[Path]) -> int:
+    """Bytes that files take on a small disk, which gives them whole pages."""
+    return sum(-(-file.stat().st_size // 4096) * 4096 for file in files if file.is_file())
 
 
 def obeying_permissions() -> None:

@@ -43,7 +43,7 @@ from densecli.doctor.report import Check, Repair, document, problem, stops_a_run
 from densecli.errors import EnvironmentProblem, UsageError
 
 Package = Callable[[str, str], Path]
-LIMIT = 30.0  # seconds
+LIMIT = 300.0  # seconds; so long that no machine imports slowly enough for a warning
 
 
 @pytest.fixture
@@ -366,7 +366,7 @@ def test_torchvision_of_another_torch(fake: Package) -> None:
     fake("torchvision/__init__.py", "__version__ = '0.1'")  # imports, and has no operators
     fake("torchvision-0.1.dist-info/METADATA", "")
     outcome = run_probe("torch", LIMIT)
-    assert pytorch.judge_torch(outcome, LIMIT).status != "problem"  # a slow machine has a warning
+    assert pytorch.judge_torch(outcome, LIMIT).status == "ok"
     row = pytorch.judge_torchvision(outcome)
     assert row is not None and row.status == "problem" and "does not belong to torch" in row.seen
     minor = int(torch.__version__.split(".")[1])

@@ -22,8 +22,8 @@ class Run:
 
     def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device, seed: int, given_trunk: bool) -> None:
         self.network, self.device = network, device
-        self._frozen = given_trunk and not recipe.trunk_lr
-        if self._frozen:
+        self._given_trunk = given_trunk
+        if given_trunk and not recipe.trunk_lr:
             for part in _given(network):
                 part.requires_grad_(False)
         self.average = copy.deepcopy(network.state_dict())
@@ -39,9 +39,9 @@ class Run:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def training_mode(self) -> nn.Module:
-        """The network, ready for a step; a part that stays as it is keeps the statistics of its norms, too."""
+        """The network, ready for a step. A given trunk keeps the statistics of its norms: few images have worse."""
         self.network.train()
-        if self._frozen:
+        if self._given_trunk:
             for part in _given(self.network):
                 part.eval()
         return self.network

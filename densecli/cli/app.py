@@ -49,11 +49,6 @@ def _run() -> int:
         if code == errors.EXIT_ENVIRONMENT and sys.argv[1:2] != ["doctor"]:
             _point_to_doctor()  # every input failed, each with a line of its own, for a reason of the environment
         return code if isinstance(code, int) else errors.EXIT_OK
-    except errors.DensecliError as error:
-        code = _fail(str(error), error.exit_code, with_traceback=_verbose())
-        if isinstance(error, errors.EnvironmentProblem):
-            _point_to_doctor()
-        return code
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", errors.EXIT_INTERRUPTED)
     except BrokenPipeError:
@@ -61,28 +56,40 @@ def _run() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.EXIT_NOTHING_SUCCEEDED
     except Exception as error:
-        # Typer's own usage errors know their text and exit code; their class moved between typer versions.
-        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-            context = getattr(error, "ctx", None)
-            command = context.command_path if context is not None else "densecli"
-            message = " ".join(error.format_message().split()).rstrip(".")
-            return _fail(f"{message}; see '{command} --help'", error.exit_code)
-        what = " ".join(str(error).split()) or "no message"
-        from densecli.doctor.failures import is_environment_failure
+        if errors.is_interruption(error):
+            return _fail("interrupted", errors.EXIT_INTERRUPTED)
+        return _failed(error)
 
-        if is_environment_failure(error):
-            code = _fail(
-                f"a library is missing or broken: {type(error).__name__}: {what} (-v shows where)",
-                errors.EXIT_ENVIRONMENT,
-                with_traceback=_verbose(),
-            )
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong, and which exit code that has."""
+    if isinstance(error, errors.DensecliError):
+        code = _fail(str(error), error.exit_code, with_traceback=_verbose())
+        if isinstance(error, errors.EnvironmentProblem):
             _point_to_doctor()
-            return code
-        return _fail(
-            f"unexpected {type(error).__name__}: {what} (-v shows where; please report it)",
-            errors.EXIT_NOTHING_SUCCEEDED,
+        return code
+    # Typer's own usage errors know their text and exit code; their class moved between typer versions.
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "densecli"
+        message = " ".join(error.format_message().split()).rstrip(".")
+        return _fail(f"{message}; see '{command} --help'", error.exit_code)
+    what = " ".join(str(error).split()) or "no message"
+    from densecli.doctor.failures import is_environment_failure
+
+    if is_environment_failure(error):
+        code = _fail(
+            f"a library is missing or broken: {type(error).__name__}: {what} (-v shows where)",
+            errors.EXIT_ENVIRONMENT,
             with_traceback=_verbose(),
         )
+        _point_to_doctor()
+        return code
+    return _fail(
+        f"unexpected {type(error).__name__}: {what} (-v shows where; please report it)",
+        errors.EXIT_NOTHING_SUCCEEDED,
+        with_traceback=_verbose(),
+    )
 
 
 def _point_to_doctor() -> None:

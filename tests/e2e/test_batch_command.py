@@ -21,7 +21,7 @@ from PIL import Image
 
 from tests.batch.conftest import SETTINGS, batch_job, entries, leftovers, make_photos, timeless
 from tests.batch.conftest import run as run_here
-from tests.conftest import Command, Finished, obeying_permissions, screen_of, small_disk
+from tests.conftest import Command, Finished, obeying_permissions, room_of, screen_of, small_disk
 from tests.e2e.test_segment_command import plain
 
 OPTIONS = ("-o", "out", "-m", "starter", *(word for value in SETTINGS for word in ("-s", value)), "-d", "cpu")
@@ -171,9 +171,10 @@ def test_a_read_only_output_folder(frames: Path, run_densecli: Command) -> None:
     assert list((frames / "out").iterdir()) == []
 
 
-def test_a_full_disk(frames: Path, run_densecli: Command) -> None:
+def test_a_full_disk(frames: Path, run_densecli: Command, whole: tuple[Path, Finished]) -> None:
     disk = frames / "out"
-    with small_disk(disk, "size=160k"):
+    of_six = room_of((whole[0] / "out").glob("img*"))
+    with small_disk(disk, f"size={of_six // 2}"):
         done = run_densecli("batch", "frames", *OPTIONS, "--no-report", cwd=frames)
         assert done.code == 3
         plain(done)

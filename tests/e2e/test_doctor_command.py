@@ -107,14 +107,16 @@ def test_torch_that_does_not_import(run_densecli: Command, tmp_path: Path) -> No
 
 def test_imports_that_hang(run_densecli: Command, tmp_path: Path) -> None:
     environment = write(tmp_path / "first", "torch/__init__.py", "import time\nwhile True: time.sleep(1)")
+    limit = 9  # seconds; an import that takes a sixth of it has a warning
     begin = time.monotonic()
-    done = run_densecli("doctor", "--json", cwd=tmp_path, environment={**environment, "DENSECLI_DOCTOR_TIMEOUT": "3"})
+    environment |= {"DENSECLI_DOCTOR_TIMEOUT": str(limit)}
+    done = run_densecli("doctor", "--json", cwd=tmp_path, environment=environment)
     seen = rows(done)
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < limit + 17
     assert seen["pytorch"]["status"] == "problem" and "the import hangs" in seen["pytorch"]["seen"]
     assert seen["sam2"]["status"] == "problem" and "torch" in seen["sam2"]["seen"]
     assert not any(name.startswith("run on") for name in seen)
-    assert seen["sympy"]["status"] != "problem"  # a slow machine has a warning
+    assert seen["sympy"]["status"] == "ok"
 
 
 def test_nothing_but_the_light_packages(clean_environment: dict[str, str], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.batch.conftest import SETTINGS, entries, make_photos, timeless
-from tests.conftest import CHECKOUT, Command, Finished, obeying_permissions, small_disk
+from tests.conftest import CHECKOUT, Command, Finished, obeying_permissions, room_of, small_disk
 from tests.e2e.test_segment_command import plain
 from tests.s3_server import S3Server, s3_server
 
@@ -270,7 +270,9 @@ def test_killed_and_taken_up(same_machine: bool, tmp_path: Path, photo: np.ndarr
 @pytest.mark.slow
 def test_a_store_that_becomes_full(folder: Path, run_densecli: Command) -> None:
     run = Runs(run_densecli, folder)
-    with small_disk(folder / "disk", "size=160k"):
+    assert run("batch", "frames/img0.png", "-o", "one", "--no-report").code == 0
+    one = room_of((folder / "one").rglob("*"))
+    with small_disk(folder / "disk", f"size={one * 5 // 2}"):
         done = run("batch", "frames", "-o", f"local://{folder}/disk/out", "--no-report")
         assert done.code == 3, done.stderr
         plain(done)

@@ -506,7 +506,7 @@ def test_interruption_leaves_whole_files_and_whole_json(bad: Path, run_densecli:
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, stderr.decode()
     assert b"Traceback" not in stderr and stderr.endswith(b"densecli: error: interrupted\n")
     summaries = json.loads(stdout)
     validate(summaries)

@@ -1,14 +1,17 @@
-"""`segment`'s loop over its inputs, where a command line cannot bring about what is tested."""
+"""Ctrl-C that strikes inside a library, which no command line can bring about at will."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
 from fsspec.spec import AbstractFileSystem
+from PIL import Image
 
+from densecli.cli.app import main
 from densecli.console import Console
 from densecli.one_by_one import Job, segment_all
 from densecli.sinks import WriteOptions
@@ -29,10 +32,23 @@ class Interrupted(AbstractFileSystem):
         return {"name": path, "size": 9, "type": "file"}
 
 
-def test_ctrl_c_inside_a_library_ends_the_run(tmp_path: Path) -> None:
-    """It is no failure of the input at hand, after which the others would go on."""
+@pytest.fixture(autouse=True)
+def _known() -> None:
     fsspec.register_implementation("interrupted", Interrupted, clobber=True)
+
+
+def test_it_ends_a_run_of_segment(tmp_path: Path) -> None:
+    """It is no failure of the input at hand, after which the others would go on."""
     job = Job(["interrupted://desk.png", "interrupted://other.png"], tmp_path, ["overlay"], WriteOptions())
     with Console(quiet=True) as console, pytest.raises(KeyboardInterrupt):
         segment_all(job, console, preset="dense", model="starter", device="cpu")
     assert not list(tmp_path.iterdir())
+
+
+def test_it_ends_any_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "desk.png")
+    monkeypatch.setattr(sys, "argv", ["densecli", "segment", str(tmp_path / "desk.png"), "-o", "interrupted://out"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "densecli: error: interrupted"
