@@ -73,6 +73,8 @@ def _failed(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "densecli"
         message = " ".join(error.format_message().split()).rstrip(".")
+        if not message:
+            return error.exit_code  # a command without its subcommand: its help has been shown
         return _fail(f"{message}; see '{command} --help'", error.exit_code)
     what = " ".join(str(error).split()) or "no message"
     from densecli.doctor.failures import is_environment_failure

@@ -521,6 +521,15 @@ def test_interruption_leaves_whole_files_and_whole_json(bad: Path, run_densecli:
 # --- start-up and packaging ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("arguments", [[], ["presets"]])
+def test_a_command_alone_shows_its_help_and_no_error(
+    arguments: list[str], run_densecli: Command, tmp_path: Path
+) -> None:
+    done = run_densecli(*arguments, cwd=tmp_path)
+    assert (done.code, done.stderr) == (2, "")
+    assert "Usage: " + " ".join(["densecli", *arguments]) in done.stdout
+
+
 # Not pydantic for `segment`: newer versions of typer import it themselves.
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["segment", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str], run_densecli: Command, tmp_path: Path) -> None:
