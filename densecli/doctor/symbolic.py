@@ -1,4 +1,7 @@
-"""sympy and mpmath: PyTorch imports them, and when they are broken or half installed, nothing runs."""
+"""sympy and mpmath: PyTorch's compiler and torchvision import them, and fail with them where they are broken.
+
+A run on the CPU uses neither (`engine/boxes.py`), but some versions of PyTorch import sympy at once.
+"""
 
 from __future__ import annotations
 

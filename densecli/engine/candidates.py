@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import torch
-from torchvision.ops import box_iou, nms
 
+from densecli.engine.boxes import box_iou, nms
 from densecli.engine.grid import Crop
 from densecli.engine.parameters import GeneratorParameters
 from densecli.engine.upsampling import Upsampling

@@ -299,3 +299,28 @@ def normalise_rows(x, added, weight, bias, eps):
         scale = np.float32(1.0) / np.sqrt(squares / count + eps)
         for j in range(channels):
             row[j] = (row[j] - mean) * scale * weight[j] + bias[j]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")  # two boxes without area: NaN, which is above nothing
+def not_suppressed(boxes, threshold):
+    """N bool: boxes (N × 4 float32 xyxy, best first) that no better one overlaps by more than `threshold` (IoU).
+
+    As torchvision's kernel counts: in float32, and compared with the threshold in float64.
+    """
+    n = len(boxes)
+    zero = np.float32(0.0)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    kept = np.ones(n, dtype=np.bool_)
+    for i in range(n):
+        if not kept[i]:
+            continue
+        left, top, right, bottom = boxes[i]
+        for j in range(i + 1, n):
+            if not kept[j]:
+                continue
+            width = max(zero, min(right, boxes[j, 2]) - max(left, boxes[j, 0]))
+            height = max(zero, min(bottom, boxes[j, 3]) - max(top, boxes[j, 1]))
+            common = width * height
+            if common / (areas[i] + areas[j] - common) > threshold:
+                kept[j] = False
+    return kept

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torchvision.ops import box_iou
 
 from densecli.engine import grid
+from densecli.engine.boxes import box_iou
 from densecli.engine.grid import Crop
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters
 from densecli.engine.proposals import Proposals

@@ -274,12 +274,24 @@ def test_a_library_that_breaks_while_segmenting(run_densecli: Command, tmp_path:
     from PIL import Image
 
     Image.fromarray(photo).save(tmp_path / "x.png")
-    text = "raise AttributeError(\"module 'mpmath' has no attribute 'rational'\")"
-    environment = write(tmp_path / "first", "sympy/__init__.py", text)
+    text = "raise AttributeError(\"module 'omegaconf' has no attribute 'rational'\")"
+    environment = write(tmp_path / "first", "hydra/__init__.py", text)
     done = run_densecli("segment", "x.png", cwd=tmp_path, environment=environment)
     assert (done.code, done.stdout) == (4, "")
     assert done.stderr.splitlines()[-1] == "run densecli doctor"
     assert any("'rational'" in error for error in done.errors)
+
+
+@pytest.mark.parametrize("name", ["sympy", "torchvision"])
+def test_what_a_run_does_not_need_may_hang(name: str, run_densecli: Command, tmp_path: Path, photo: Any) -> None:
+    """sympy is what imports hang in; it comes with torch.compile, and torchvision brings that in."""
+    from PIL import Image
+
+    Image.fromarray(photo).save(tmp_path / "x.png")
+    environment = write(tmp_path / "first", f"{name}/__init__.py", "import time\nwhile True: time.sleep(1)")
+    arguments = ("-m", "starter", "-d", "cpu", "--set", "points_per_side=4")
+    done = run_densecli("segment", "x.png", *arguments, cwd=tmp_path, environment=environment)
+    assert done.code == 0, done.stderr
 
 
 def test_a_missing_device_points_to_doctor(run_densecli: Command, tmp_path: Path, photo: Any) -> None:

@@ -94,7 +94,8 @@ def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
     return np.count_nonzero(a & b) / union if union else 1.0
 
 
-def assert_same_masks(expected: list[Found], actual: list[Found], settings: dict) -> None:
+def assert_same_masks(expected: list[Found], actual: list[Found], settings: dict, tipped: int = 0) -> None:
+    """tipped: so many pixels of a mask may count otherwise in its stability, where that is more than the tolerance."""
     left = list(actual)
     for found in expected:
         same_prompt = [a for a in left if np.allclose(a.point, found.point) and a.crop_box == found.crop_box]
@@ -108,9 +109,9 @@ def assert_same_masks(expected: list[Found], actual: list[Found], settings: dict
             continue
         left.remove(best)
         assert best.predicted_iou == pytest.approx(found.predicted_iou, abs=SCORE_TOLERANCE)
-        # A ratio of two counts of pixels, one of which rounding may tip; the larger count is at least the mask's area.
-        one_pixel = 1 / max(1, np.count_nonzero(found.mask))
-        assert best.stability == pytest.approx(found.stability, abs=max(SCORE_TOLERANCE, one_pixel), nan_ok=True)
+        # A ratio of two counts of pixels, the larger of which is at least the mask's area.
+        tolerance = max(SCORE_TOLERANCE, tipped / max(1, np.count_nonzero(found.mask)))
+        assert best.stability == pytest.approx(found.stability, abs=tolerance, nan_ok=True)
         assert best.box == pytest.approx(found.box, abs=1)
     for extra in left:
         assert near_a_threshold(extra, settings), f"extra: {extra.point}, {extra.predicted_iou}, {extra.stability}"
@@ -118,11 +119,20 @@ def assert_same_masks(expected: list[Found], actual: list[Found], settings: dict
 
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("photo", ["coffee", "astronaut", "chelsea"])
-def test_starter(starter, photos, photo: str, name: str) -> None:
+def test_starter(first_starter, photos, photo: str, name: str) -> None:
     settings = {**LOOSE, **SETTINGS[name]}
-    expected = reference(starter, photos[photo], settings)
+    expected = reference(first_starter, photos[photo], settings)
     assert len(expected) >= 5, "thresholds too high to compare anything"
-    assert_same_masks(expected, ours(starter, photos[photo], settings), settings)
+    assert_same_masks(expected, ours(first_starter, photos[photo], settings), settings)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_starter_that_ships(starter, photos, name: str) -> None:
+    """It keeps three times as many masks: of some hundred small ones, rounding tips a pixel of one now and then."""
+    settings = {**LOOSE, **SETTINGS[name]}
+    expected = reference(starter, photos["astronaut"], settings)
+    assert len(expected) >= 15
+    assert_same_masks(expected, ours(starter, photos["astronaut"], settings), settings, tipped=1)
 
 
 def test_dozens_of_masks(first_starter) -> None:
@@ -172,15 +182,15 @@ def test_official_tiny_shape(photos, extra: dict) -> None:
     assert_same_masks(expected, ours(network, photos["coffee"], settings), settings)
 
 
-def test_single_mask_that_falls_back_to_the_best_of_three(starter, photos) -> None:
+def test_single_mask_that_falls_back_to_the_best_of_three(first_starter, photos) -> None:
     """`dynamic_multimask_via_stability`, which sam2's build_sam2 switches on by default."""
-    decoder = starter.sam_mask_decoder
+    decoder = first_starter.sam_mask_decoder
     settings = {**LOOSE, "points_per_side": 12, "multimask_output": False}
-    plain = ours(starter, photos["coffee"], settings)
+    plain = ours(first_starter, photos["coffee"], settings)
     decoder.dynamic_multimask_via_stability = True
     try:
-        expected = reference(starter, photos["coffee"], settings)
-        actual = ours(starter, photos["coffee"], settings)
+        expected = reference(first_starter, photos["coffee"], settings)
+        actual = ours(first_starter, photos["coffee"], settings)
     finally:
         decoder.dynamic_multimask_via_stability = False
     assert_same_masks(expected, actual, settings)
