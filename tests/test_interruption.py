@@ -32,9 +32,18 @@ class Interrupted(AbstractFileSystem):
         return {"name": path, "size": 9, "type": "file"}
 
 
+class InterruptedAtOnce(Interrupted):
+    protocol = "interrupted-at-once"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._open("")
+
+
 @pytest.fixture(autouse=True)
 def _known() -> None:
-    fsspec.register_implementation("interrupted", Interrupted, clobber=True)
+    for kind in (Interrupted, InterruptedAtOnce):
+        fsspec.register_implementation(kind.protocol, kind, clobber=True)
 
 
 def test_it_ends_a_run_of_segment(tmp_path: Path) -> None:
@@ -45,9 +54,12 @@ def test_it_ends_a_run_of_segment(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_it_ends_any_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("url", ["interrupted://out", "interrupted-at-once://out"])
+def test_it_ends_any_command(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "desk.png")
-    monkeypatch.setattr(sys, "argv", ["densecli", "segment", str(tmp_path / "desk.png"), "-o", "interrupted://out"])
+    monkeypatch.setattr(sys, "argv", ["densecli", "segment", str(tmp_path / "desk.png"), "-o", url])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 130

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from densecli.errors import EnvironmentProblem, OutputError, UsageError
+from densecli.errors import EnvironmentProblem, OutputError, UsageError, is_interruption
 from densecli.files import TEMPORARY_PREFIX, complete_file
 from densecli.sources.folders import Facts, remote_facts
 from densecli.sources.urls import missing_package, url_scheme
@@ -164,6 +164,8 @@ class Store:
             except (FileNotFoundError, NotADirectoryError):
                 raise
             except Exception as error:  # each file system has its own family of errors
+                if is_interruption(error):
+                    raise KeyboardInterrupt from error
                 if wait is None or _is_final(error) or self._closed.wait(wait):
                     raise self._failure(name, error) from error
         raise AssertionError
