@@ -1,7 +1,7 @@
 """IoU and greedy NMS of boxes, number for number as torchvision computes them, without torchvision.
 
 Importing it takes as long as importing torch, as it brings in torch._dynamo and with that sympy, which hangs on some
-machines. Nothing else in a run needs it.
+machines. Nothing else in a run needs it, unless the network is compiled.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Te
     boxes: N × 4 float32 xyxy. scores: N float32; ties keep their order.
     """
     compiled = kernels()
-    if compiled is None or boxes.device.type != "cpu":
+    if compiled is None:
         from torchvision.ops import nms as of_torchvision
 
         return of_torchvision(boxes, scores, threshold)
-    order = scores.sort(descending=True, stable=True).indices
-    kept = compiled.not_suppressed(boxes[order].numpy(), threshold)
-    return order[torch.from_numpy(kept)]
+    # Of a GPU, too: the loops take milliseconds for some thousand boxes, importing torchvision takes seconds.
+    order = scores.cpu().sort(descending=True, stable=True).indices
+    kept = compiled.not_suppressed(boxes.cpu()[order].numpy(), threshold)
+    return order[torch.from_numpy(kept)].to(boxes.device)
 
 
 def _areas(boxes: torch.Tensor) -> torch.Tensor:
