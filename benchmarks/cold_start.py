@@ -1,4 +1,4 @@
-"""Row 5: cold start: `--version`, `--help`, and the first mask, each a new process.
+"""Row 5: cold start: `--version`, `--help`, a small run and the first mask, each a new process.
 
 Time to the first mask: load a network of an official shape from a .pt in sam2's form, segment a 2-megapixel photo with
 one point. The reference does the same with build_sam2-like loading (instantiate, torch.load, load_state_dict).
@@ -12,8 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from common import in_turn, official, ratio, show, table
+from PIL import Image
 
 REFERENCE = """
 import sys, torch, numpy as np
@@ -33,6 +35,7 @@ pixels = np.random.default_rng(0).integers(0, 256, (1200, 1800, 3), dtype=np.uin
 Segmenter("default", sys.argv[1], "cpu", config=sys.argv[2], overrides=["points_per_side=1", "pred_iou_thresh=0.0",
     "stability_score_thresh=0.0"])(pixels)
 """
+SMALL_RUN = ("-m", "starter", "-d", "cpu", "-s", "points_per_side=4", "-q")
 
 
 def process(*command: str):
@@ -53,6 +56,12 @@ def main() -> None:
     from densecli import checkpoints, model
 
     with tempfile.TemporaryDirectory() as folder:
+        photo = Path(folder) / "photo.png"
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (107, 160, 3), dtype=np.uint8)).save(photo)
+        command = process(sys.executable, "-m", "densecli", "segment", str(photo), "-o", folder, *SMALL_RUN)
+        command()
+        (times,) = in_turn(arguments.runs, command)
+        rows.append(["densecli segment, starter, 16 points", "", show(times), ""])
         for name in arguments.shapes:
             weights = Path(folder) / f"{name}.pt"
             torch.save({"model": official(name).state_dict()}, weights)
