@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,3 +65,27 @@ def test_it_ends_any_command(
         main()
     assert ended.value.code == 130
     assert capsys.readouterr().err.splitlines()[-1] == "densecli: error: interrupted"
+
+
+_INSIDE_OF_EXEC = """
+import sys, fsspec
+from fsspec.spec import AbstractFileSystem
+from densecli.cli.app import main
+
+class Interrupted(AbstractFileSystem):
+    def __init__(self, **options):
+        exec("raise KeyboardInterrupt")  # as dataclasses and named tuples run text while something is imported
+
+fsspec.register_implementation("interrupted", Interrupted)
+sys.argv = ["densecli", "segment", "desk.png", "-o", "interrupted://out"]
+main()
+"""
+
+
+def test_inside_of_exec_it_has_its_exit_code_too(tmp_path: Path) -> None:
+    """Python would otherwise end by a signal, although the interruption was dealt with."""
+    Image.new("RGB", (32, 32)).save(tmp_path / "desk.png")
+    (tmp_path / "start.py").write_text(_INSIDE_OF_EXEC)
+    done = subprocess.run([sys.executable, "-m", "start"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1] == "densecli: error: interrupted"
