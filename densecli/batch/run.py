@@ -7,52 +7,32 @@ import errno
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densecli import errors
-from densecli.batch import finishing, lock
+from densecli.batch import finishing, lock, messages
 from densecli.batch.destination import Destination, destination_of
 from densecli.batch.interruption import Interruption
 from densecli.batch.job import BatchJob
 from densecli.batch.manifest import SCHEMA, Manifest, Record, manifest_path, manifest_paths, to_line
+from densecli.batch.outcome import Outcome
 from densecli.batch.outputs import is_complete, refuse_foreign, relative, source_of
 from densecli.batch.pipeline import Complete, Done, Failed, Note, Pipeline, Plan
 from densecli.batch.progress import Progress
-from densecli.batch.workers import Description, InProcess, Unexpected, Worker
+from densecli.batch.workers import Description, InProcess, Worker
 from densecli.console import Console
 from densecli.files import check_writable
 from densecli.remote.store import StoreError
 from densecli.sinks.one_image import outputs_of
 from densecli.sources import collecting
-from densecli.wording import reason_of, shown_input
+from densecli.wording import shown_input
 
 if TYPE_CHECKING:
     from densecli.sources.collecting import Collection, Item, Problem
 
-_LISTED_FAILURES = 20
 # Errors that will meet every further input as well.
 _HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
-@dataclass
-class Outcome:
-    """What became of a run."""
-
-    exit_code: int = errors.EXIT_OK
-    done: int = 0
-    complete: int = 0
-    """Inputs that an earlier run had finished."""
-    redone: int = 0
-    """Of the done ones, those that an earlier run had tried, or done with other settings or another input."""
-    failed: int = 0
-    skipped: dict[str, int] = field(default_factory=dict)
-    """Files that are no inputs, by reason."""
-    seconds: float = 0.0
-    """From the first input to the last; loading the model and the report are not in it."""
-    busy_seconds: float = 0.0
-    """Time in which the workers segmented, on average over them."""
 
 
 class StoppedAtOnce(KeyboardInterrupt):
@@ -127,10 +107,9 @@ class _Run:
         self.settings = fingerprint_of(job, description)
         self.spanning = finishing.Spanning(job, self.place)
         self.outcome = Outcome()
-        self.failures: list[str] = []
+        self.messages = messages.Messages(console)
         self.environment_only = True
         self.hopeless: errors.DensecliError | None = None
-        self.advised = False
         self.redoing: set[str] = set()
         """Output names of inputs on their way that an earlier run has tried or done otherwise."""
         self.began = time.time()
@@ -219,7 +198,7 @@ class _Run:
                 progress.complete += len(event.inputs)
                 for item, entry in event.inputs:
                     self.spanning.ended(item)
-                    self._say_complete(item, entry)
+                    self.messages.complete(item, entry)
             elif isinstance(event, Done):
                 line = self._done_entry(event)
                 manifest.append(line)
@@ -229,7 +208,7 @@ class _Run:
                 if event.item.stem in self.redoing:
                     self.redoing.discard(event.item.stem)
                     self.outcome.redone += 1
-                self._say_done(event, line)
+                self.messages.done(event, line, map(self.place.shown, event.outputs.values()))
             else:
                 self._fail(event, manifest)
                 progress.failed += 1
@@ -264,43 +243,13 @@ class _Run:
             "outputs": relative(event.outputs, self.job.output_dir),
         }
 
-    def _say_done(self, event: Done, entry: dict[str, Any]) -> None:
-        shown = shown_input(event.item.name)
-        written = ", ".join(self.place.shown(path) for path in event.outputs.values())
-        found = f"{shown}: Found {event.masks} mask{'' if event.masks == 1 else 's'}. {written}"
-        self.console.result(found, to_line(entry) if self.console.json else "")
-        for warning in event.warnings:
-            self.console.warning(f"{shown}: {warning}")
-        if self.console.verbose:
-            for line in event.details:
-                self.console.notice(f"{shown}: {line}")
-        if event.advice and (self.console.verbose or not self.advised):
-            # A folder of one kind of picture has one kind of trouble: said a thousand times it would hide the rest.
-            self.advised = True
-            self.console.notice(f"{shown}: {event.advice}")
-
-    def _say_complete(self, item: Item, entry: dict[str, Any]) -> None:
-        if self.console.json:
-            self.console.result("", to_line(entry | {"status": "skipped", "input": item.name}))
-        elif self.console.verbose:
-            self.console.notice(f"{shown_input(item.name)}: complete already")
-
     def _fail(self, event: Failed, manifest: Manifest) -> None:
-        error, shown = event.error, shown_input(event.item.name)
-        if isinstance(error, errors.DensecliError):
-            text = str(error).removeprefix(f"{shown}: ")
-        else:
-            kind = error.kind if isinstance(error, Unexpected) else type(error).__name__
-            text = f"unexpected {kind}: {reason_of(error)} (-v shows where; please report it)"
+        error, text = event.error, messages.reason(event)
         self.outcome.failed += 1
         self.redoing.discard(getattr(event.item, "stem", ""))
         if not isinstance(error, errors.EnvironmentProblem):
             self.environment_only = False
-        if len(self.failures) < _LISTED_FAILURES:
-            self.failures.append(f"{shown}: {text}")
-        self.console.failure(f"{shown}: {text}", error)
-        if self.console.verbose and isinstance(error, Unexpected):
-            self.console.notice(error.trace.rstrip())
+        self.messages.failed(event, text)
         entry = self._entry(event.item, "failed") | {"error": text, "outputs": []}
         cause = error.__cause__
         disk_is_full = isinstance(error, errors.OutputError) and isinstance(cause, OSError) and cause.errno in _HOPELESS
@@ -328,25 +277,7 @@ class _Run:
             self.destination.after_finishing()
 
     def _summarise(self) -> None:
-        outcome, console = self.outcome, self.console
-        if self.failures and not console.quiet:
-            console.notice(f"{outcome.failed:,} failed:")
-            for line in self.failures:
-                console.notice(f"  {line}")
-            if outcome.failed > len(self.failures):
-                more = outcome.failed - len(self.failures)
-                console.notice(f"  and {more:,} more, each with its reason in the manifest")
-        parts = [f"{outcome.done:,} done" + (f" ({outcome.redone:,} anew)" if outcome.redone else "")]
-        if outcome.complete:
-            parts.append(f"{outcome.complete:,} complete already")
-        if outcome.failed:
-            parts.append(f"{outcome.failed:,} failed")
-        if outcome.skipped:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in outcome.skipped.items())
-            parts.append(f"{sum(outcome.skipped.values()):,} skipped ({reasons})")
-        share = f", engine busy {outcome.busy_seconds / outcome.seconds:.0%}" if console.verbose else ""
-        where = self.place.shown(manifest_path(self.job.output_dir, self.job.shard))
-        console.notice(f"{'; '.join(parts)}; {outcome.seconds:.1f} s{share}; {where}")
+        self.messages.summary(self.outcome, self.place.shown(manifest_path(self.job.output_dir, self.job.shard)))
 
     def _exit_code(self) -> int:
         outcome = self.outcome
