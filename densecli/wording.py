@@ -15,8 +15,9 @@ def shown_input(given: str) -> str:
 
 def reason_of(error: object) -> str:
     """One line that says what `error` says."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    said = getattr(error, "strerror", None)  # of OSErrors, and of PyAV's errors, which are not all of that family
+    if isinstance(said, str) and said:
+        return said
     return _printable(" ".join(str(error).split())) or type(error).__name__
 
 

@@ -72,7 +72,8 @@ def untidy(root: Path, photo: np.ndarray) -> tuple[set[str], dict[str, str]]:
     (root / "bad" / "dangling.png").symlink_to("nowhere.png")
     (root / "bad" / "loop.png").symlink_to("loop.png")
     bad |= {"bad/dangling.png": "which does not exist", "bad/loop.png": "leads back to itself"}
-    (root / "bad" / "noise.mp4").write_bytes(os.urandom(5000))
+    # Not of os.urandom: one in two hundred of such files looks like a sound file to FFmpeg.
+    (root / "bad" / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
     bad["bad/noise.mp4"] = "is not a video"
     # Neither inputs nor failures:
     for number in range(20):
@@ -106,7 +107,8 @@ def test_exactly_the_good_ones_are_done(tmp_path: Path, photo: np.ndarray, monke
     assert (outcome.exit_code, outcome.done, outcome.failed) == (3, len(good), len(failed))
     for name, said in bad.items():
         error = found[f"in/{name}"]["error"]
-        assert said in error and len(error) > 8 and "\n" not in error and "unexpected" not in error, (name, error)
+        assert said in error and len(error) > 8, (name, error)
+        assert not any(text in error for text in ("\n", "unexpected", "Errno")), (name, error)
     assert sum(outcome.skipped.values()) >= 41
     assert any("hidden" in reason for reason in outcome.skipped)
     # No two share an output, and every output is whole.
