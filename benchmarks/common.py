@@ -25,7 +25,10 @@ CPU = torch.device("cpu")
 def photo(megapixels: float | None = None, path: str | None = None) -> np.ndarray:
     """H×W×3 uint8 RGB: the photo at `path`, or astronaut of scikit-image (CC0), scaled to so many megapixels."""
     if path:
-        pixels = cv2.imread(path)[..., ::-1]
+        found = cv2.imread(path)
+        if found is None:
+            raise SystemExit(f"{path}: cannot be read as a picture")
+        pixels = found[..., ::-1]
     else:
         import skimage.data
 

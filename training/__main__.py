@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from training import cache, export, photos, warm_start
 from training.loop import train
@@ -23,6 +23,9 @@ from training.scenes.canvas import SIZE
 from training.schedule import Budget, Phase, Recipe, phases_of
 from training.state import STATE, Run, averaged_weights
 from training.store import SceneStore
+
+if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base
 
 # 128 pixels first: four times the images a second, and edges and prompts are learned there as well.
 PHASES = "0.12:128:192:16,0.5:256:96:16,1:512:32:16"
@@ -91,7 +94,7 @@ def run(a: argparse.Namespace, phases: list[Phase], elapsed: Callable[[], float]
     scenes = a.cache or a.out / "cache"
     makers = _begin_scenes(a, scenes)
     # Weights that were trained already need no easy start.
-    start = {"focal_until": 0.0, "balance_steps": 1} if a.init else {}
+    start: dict[str, Any] = {"focal_until": 0.0, "balance_steps": 1} if a.init else {}
     recipe = Recipe(phases, lr=a.lr, trunk_lr=a.trunk_lr, log_every=a.log_every, **start)
     budget = Budget(None if a.steps else a.minutes or 25.0, a.steps)
     state = Run(_network(a, device), recipe, device, a.seed, given_trunk=bool(a.trunk_weights or a.init))
@@ -155,7 +158,7 @@ def _await_scenes(store: SceneStore, count: int, makers: list[BaseProcess]) -> N
             time.sleep(0.5)
 
 
-def _network(a: argparse.Namespace, device: torch.device) -> nn.Module:
+def _network(a: argparse.Namespace, device: torch.device) -> SAM2Base:
     """With the weights it starts from, on the device. A run that goes on overwrites them."""
     torch.manual_seed(a.seed)
     network = build(a.config)

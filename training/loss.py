@@ -95,7 +95,7 @@ def _assigned(x: torch.Tensor, t: torch.Tensor, valid: torch.Tensor) -> tuple[to
     dice = 1 - (2 * (p @ t.transpose(1, 2)) + 1) / (p.sum(-1)[:, :, None] + t.sum(-1)[:, None] + 1)
     cost = 3 * entropy + dice  # Q×4×3
     matched = (cost[:, 1:] * valid[:, None]).transpose(1, 2)  # Q×truth×output; truths that are none cost nothing
-    totals = torch.stack([sum(matched[:, g, o] for g, o in enumerate(perm)) for perm in _PERMUTATIONS], 1)
+    totals = torch.stack([matched[:, 0, a] + matched[:, 1, b] + matched[:, 2, c] for a, b, c in _PERMUTATIONS], 1)
     output_of = torch.tensor(_PERMUTATIONS, device=x.device)[totals.argmin(1)]  # Q×3
     nearest = cost.masked_fill(~valid[:, None], 1e6).argmin(-1)  # Q×4
     weight = torch.full_like(nearest, _UNASSIGNED, dtype=x.dtype)
@@ -131,7 +131,7 @@ def similarity_loss(
         centred = F.normalize(centred, dim=1, eps=1e-3)
         at = F.normalize(F.grid_sample(centred, grid, align_corners=False)[..., 0], dim=1, eps=1e-3)
         alike = torch.einsum("bcp,bchw->bphw", at, centred).flatten(0, 1) * scale[level, 0] + scale[level, 1]
-        t = F.adaptive_avg_pool2d(truth, alike.shape[-2:])[:, 0]
+        t = F.adaptive_avg_pool2d(truth, (alike.shape[-2], alike.shape[-1]))[:, 0]
         entropy = F.binary_cross_entropy_with_logits(alike, t, reduction="none").flatten(1)
         t = t.flatten(1)
         inside = (entropy * t).sum(1) / t.sum(1).clamp(min=1)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+
+if TYPE_CHECKING:
+    from sam2.modeling.sam.mask_decoder import MaskDecoder
+    from sam2.modeling.sam2_base import SAM2Base
 
 CONFIG = Path(__file__).with_name("starter.yaml")
 STRIDE = 32
 
 
-def build(config: Path = CONFIG) -> nn.Module:
+def build(config: Path = CONFIG) -> SAM2Base:
     """A SAM2Base with random weights. The same as densecli.model builds, without what only a command needs."""
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
@@ -27,11 +31,11 @@ def _no_position_encoding(x: torch.Tensor) -> torch.Tensor:
     return x.new_zeros(1)
 
 
-def parameters_in_millions(network: nn.Module) -> float:
+def parameters_in_millions(network: SAM2Base) -> float:
     return sum(p.numel() for p in network.parameters()) / 1e6
 
 
-def set_resolution(network: nn.Module, side: int) -> None:
+def set_resolution(network: SAM2Base, side: int) -> None:
     """Make the prompt encoder take points in pixels of a view of this side, a multiple of 32."""
     if side % STRIDE:
         raise ValueError(f"a view of {side} pixels: the side must be a multiple of {STRIDE}")
@@ -41,14 +45,14 @@ def set_resolution(network: nn.Module, side: int) -> None:
     prompts.mask_input_size = (side // 4, side // 4)
 
 
-def encode(network: nn.Module, pixels: torch.Tensor) -> list[torch.Tensor]:
+def encode(network: SAM2Base, pixels: torch.Tensor) -> list[torch.Tensor]:
     """Feature maps of stride 4, 8 and 16, as `densecli.engine.encoder.encode` makes them."""
     fine, middle, coarse = network.forward_image(pixels)["backbone_fpn"]
     return [fine, middle, coarse + network.no_mem_embed.view(1, -1, 1, 1)]
 
 
 def decode(
-    network: nn.Module,
+    network: SAM2Base,
     features: list[torch.Tensor],
     points: torch.Tensor,
     labels: torch.Tensor | None = None,
@@ -78,7 +82,7 @@ def decode(
     return logits.flatten(0, 1), decoder.iou_prediction_head(answers[:, 0])
 
 
-def _upscaled(decoder: nn.Module, cells: torch.Tensor, fine: torch.Tensor, middle: torch.Tensor) -> torch.Tensor:
+def _upscaled(decoder: MaskDecoder, cells: torch.Tensor, fine: torch.Tensor, middle: torch.Tensor) -> torch.Tensor:
     """The official `output_upscaling` of B×P×N×C cells, each cell's 4 × 4 pixels staying with it: B×P×N×16×C'.
 
     Both transposed convolutions have a stride as wide as their kernel, so they are products of matrices. Channels last

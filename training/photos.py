@@ -85,9 +85,10 @@ def pack(data: Path, out: Path, quality: int = 92) -> int:
         arrays[f"{photo.name}/segments"] = cv2.imencode(".png", photo.segments)[1]
         arrays[f"{photo.name}/rows"] = np.stack([photo.category, photo.thing, photo.crowd], 1)
         names.append(photo.name)
+    arrays["names"] = np.array(names)
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("wb") as file:
-        np.savez(file, names=np.array(names), **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # an array could be called allow_pickle
     return len(names)
 
 
@@ -97,6 +98,8 @@ def _packed_photos(path: Path) -> Iterator[Photo]:
             rows = file[f"{name}/rows"]
             pixels = cv2.imdecode(file[f"{name}/pixels"], cv2.IMREAD_COLOR)
             segments = cv2.imdecode(file[f"{name}/segments"], cv2.IMREAD_UNCHANGED)
+            if pixels is None or segments is None:
+                raise SystemExit(f"{path}: the photo or the segments of {name} cannot be read")
             yield Photo(
                 name,
                 cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB),
@@ -163,7 +166,7 @@ def _taken(photo: Photo) -> Bank:
         if mask.sum() > _MIN_CUTOUT and w < 0.9 * width:
             box = (slice(y, y + h), slice(x, x + w))
             cutouts.append(np.dstack([photo.pixels[box], mask[box] * 255]))
-    patches = []
+    patches: list[np.ndarray] = []
     for _ in range(4 * _PATCHES):
         side = int(rng.integers(40, 140))
         if side >= min(height, width) or len(patches) == _PATCHES:

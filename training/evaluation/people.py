@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -120,7 +120,7 @@ def _choices(kept, thresholds: list[Thresholds]) -> Iterator[tuple[str, Segmenta
         yield name_of(values), Segmenter.refilter(kept, PRESET, overrides)
 
 
-def _windows(masks: list[Mask]) -> Iterator[Window]:
+def _windows(masks: Sequence[Mask]) -> Iterator[Window]:
     return (mask.decode_window() for mask in masks)
 
 

@@ -17,7 +17,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def people_table(figures: AgainstPeople) -> str:
     rows = [
-        [name, f"{np.mean(r.overlap):.3f}", f"{np.mean(r.masks):.1f}", _share(np.mean(r.coverage))]
+        [name, f"{np.mean(r.overlap):.3f}", f"{np.mean(r.masks):.1f}", _share(float(np.mean(r.coverage)))]
         for name, r in figures.rows.items()
     ]
     return markdown(["Masks", "Mean best IoU", "Masks a photo", "Coverage"], rows)

@@ -34,7 +34,7 @@ class Canvas:
     def start_from(self, pixels: np.ndarray, atoms: np.ndarray, table: np.ndarray) -> None:
         """Paint on a labelled picture instead of on nothing."""
         self.pixels[:] = pixels
-        rows = [tuple(int(v) for v in row) for row in table]
+        rows: list[Ids] = [(int(a), int(b), int(c), int(d)) for a, b, c, d in table]
         places = np.array([self._rows.setdefault(row, len(self._rows)) for row in rows])
         self.atoms = places[atoms].astype(np.int32)
         self._last = int(table.max(initial=0))
@@ -70,7 +70,7 @@ class Canvas:
         if even and base is not None:
             surface = np.broadcast_to(np.asarray(base, np.float32), (*alpha.shape, 3))
         else:
-            surface = texture(self.rng, self.bank, *alpha.shape, base)
+            surface = texture(self.rng, self.bank, y1 - y0, x1 - x0, base)
         if self.rng.random() < (0.2 if even else 0.5):
             surface = self._shaded(surface)
         self.blend(alpha, x0, y0, surface, ids, shadow)

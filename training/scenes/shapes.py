@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 Contours = list[np.ndarray]
-UNIT_BOX = np.float32([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+UNIT_BOX = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)
 
 
 def ellipse(points: int = 40) -> np.ndarray:

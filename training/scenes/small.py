@@ -24,7 +24,8 @@ def thin(c: Canvas) -> None:
         ids = c.inside(NOWHERE, OBJECT)
         if c.paint([shapes.band(line, width * taper)], ids, base=near(rng, colour, 12)) and rng.random() < 0.3:
             head = np.exp(rng.uniform(0.2, 1.2)) * width
-            tip = shapes.place([shapes.ellipse()], *line[-1], head, head * rng.uniform(0.6, 1))
+            x, y = line[-1]
+            tip = shapes.place([shapes.ellipse()], x, y, head, head * rng.uniform(0.6, 1))
             c.paint(tip, c.inside(ids, PART))
 
 
@@ -42,7 +43,7 @@ def hand(c: Canvas) -> None:
     elbow = centre - forward * r * rng.uniform(2, 6)
     arm = shapes.bent_line(rng, elbow, centre, 0.05)
     c.paint([shapes.band(arm, np.linspace(1.5, 1.2, len(arm)) * r)], palm, base=skin, even=even)
-    fist = shapes.place([shapes.round_rectangle(0.5)], *centre, r, r * 0.85, angle)
+    fist = shapes.place([shapes.round_rectangle(0.5)], centre[0], centre[1], r, r * 0.85, angle)
     c.paint(fist, palm, base=skin, even=even, shadow=False)
     _held(c, centre + forward * r * rng.uniform(0.3, 0.9), r, whole)
     covering = rng.random() < 0.8
@@ -58,19 +59,20 @@ def hand(c: Canvas) -> None:
 def _held(c: Canvas, at: np.ndarray, r: float, whole: Ids) -> None:
     """A phone, pen, coin, cup, fruit or whatever."""
     rng = c.rng
+    x, y = at
     ids = c.inside(whole, OBJECT)
     u, angle = rng.random(), rng.random() * np.pi
     if u < 0.3:  # a phone: a case with a screen
         rx, ry = r * rng.uniform(0.5, 0.8), r * rng.uniform(0.9, 1.5)
         case = [shapes.round_rectangle(0.15)]
-        if c.paint(shapes.place(case, *at, rx, ry, angle), ids, base=random_colour(rng, c.bank)):
-            c.paint(shapes.place(case, *at, rx * 0.88, ry * 0.85, angle), c.inside(ids, PART), shadow=False)
+        if c.paint(shapes.place(case, x, y, rx, ry, angle), ids, base=random_colour(rng, c.bank)):
+            c.paint(shapes.place(case, x, y, rx * 0.88, ry * 0.85, angle), c.inside(ids, PART), shadow=False)
     elif u < 0.5:  # a pen, a stick, a fork
         tip = np.array([np.cos(angle), np.sin(angle)]) * r * rng.uniform(1.2, 2.6)
         c.paint([shapes.band(np.linspace(at - tip, at + tip, 8), r * rng.uniform(0.08, 0.25))], ids)
     else:
         k = r * rng.uniform(0.25, 0.9)
-        c.paint(shapes.place(shapes.any_shape(rng), *at, k, k * rng.uniform(0.5, 1), angle), ids)
+        c.paint(shapes.place(shapes.any_shape(rng), x, y, k, k * rng.uniform(0.5, 1), angle), ids)
 
 
 def clutter(c: Canvas) -> None:
@@ -83,7 +85,7 @@ def clutter(c: Canvas) -> None:
     if rng.random() < 0.6:
         tray = c.inside(NOWHERE, WHOLE)
         shape = [shapes.ellipse()] if rng.random() < 0.3 else [shapes.round_rectangle(rng.choice([0.02, 0.2]))]
-        if not c.paint(shapes.place(shape, *centre, w / 2, h / 2, angle), tray):
+        if not c.paint(shapes.place(shape, centre[0], centre[1], w / 2, h / 2, angle), tray):
             return
     alike, colour = rng.random() < 0.4, random_colour(rng, c.bank)
     family = shapes.any_shape(rng)

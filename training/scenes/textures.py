@@ -60,7 +60,7 @@ def texture(
     elif u < 0.58:
         other = near(rng, colour, 40)
         cells = ((rng.uniform(24, 80), 0.5), (rng.uniform(6, 20), 0.3), (rng.uniform(2, 5), 0.2))
-        mixture = sum(clouds(rng, height, width, cell) * k for cell, k in cells)
+        mixture = np.sum([clouds(rng, height, width, cell) * k for cell, k in cells], axis=0)
         surface = colour + mixture[..., None] * (other - colour)
     elif u < 0.68 or not bank.patches:
         surface = _pattern(rng, bank, height, width, colour)
