@@ -13,6 +13,9 @@ _OVERLAP = 0.9  # IoU from which two masks are the same object
 _SHARE = 0.8  # of the CPU's masks that a device must find too
 _SMALL = ("points_per_side=6", "pred_iou_thresh=0.3", "stability_score_thresh=0.6", "min_mask_region_area=20")
 
+SHAPES = (220, 40, 40), (40, 60, 200), (240, 220, 60)
+"""RGB of the test image's disc, box and bar."""
+
 _on_cpu: list[np.ndarray] = []
 
 
@@ -58,9 +61,9 @@ def _image() -> np.ndarray:
 
     y, x = np.mgrid[:_SIDE, :_SIDE]
     image = np.stack([90 + x // 12, 100 + y // 12, np.full_like(x, 120)], -1).astype(np.uint8)
-    image[(x - 114) ** 2 + (y - 132) ** 2 < 72**2] = (220, 40, 40)
-    image[210:330, 198:336] = (40, 60, 200)
-    image[48:84, 222:354] = (240, 220, 60)
+    places = (x - 114) ** 2 + (y - 132) ** 2 < 72**2, np.s_[210:330, 198:336], np.s_[48:84, 222:354]
+    for place, colour in zip(places, SHAPES, strict=True):
+        image[place] = colour
     return image
 
 
