@@ -11,7 +11,14 @@ if TYPE_CHECKING:
 _SIDE = 384  # pixels, as the starter sees them
 _OVERLAP = 0.9  # IoU from which two masks are the same object
 _SHARE = 0.8  # of the CPU's masks that a device must find too
-_SMALL = ("points_per_side=6", "pred_iou_thresh=0.3", "stability_score_thresh=0.6", "min_mask_region_area=20")
+# Loose, so that there is something to compare.
+_SMALL = (
+    "points_per_side=6",
+    "pred_iou_thresh=0.3",
+    "stability_score_thresh=0.6",
+    "box_nms_thresh=0.9",
+    "min_mask_region_area=20",
+)
 
 SHAPES = (220, 40, 40), (40, 60, 200), (240, 220, 60)
 """RGB of the test image's disc, box and bar."""
