@@ -31,6 +31,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,9 @@ class Bench:
     def megapixels(self, *sizes: float) -> list[float]:
         return [s / 100 for s in sizes] if self.dry else list(sizes)
 
+    @cached_property
     def network(self):
-        """The large shape with random weights; the starter in a dry run."""
+        """The large shape with random weights; the starter in a dry run. Made once: that takes seconds."""
         return starter() if self.dry else official("large").to(self.device)
 
     def say(self, title: str, **values: object) -> None:
@@ -182,7 +184,7 @@ def best_reference(bench: Bench, network, parameters: GeneratorParameters, pixel
 
 def whole(bench: Bench, variants: Sequence[tuple[str, Acceleration]], reference: bool = True) -> None:
     """Row 1: a whole photo."""
-    network = bench.network()
+    network = bench.network
     pixels = photo(2.16 if not bench.dry else 0.05)
     for side in bench.sides:
         parameters = half_surviving(bench, network, pixels, side)
@@ -249,7 +251,7 @@ def accuracy(bench: Bench) -> None:
     pixels = photo(2.16 if not bench.dry else 0.05)
     cases = [("starter, real weights", starter().to(bench.device))]
     if not bench.dry:
-        cases.append(("large, random weights", bench.network()))
+        cases.append(("large, random weights", bench.network))
     for what, network in cases:
         side = bench.sides[0] if bench.dry else 32
         if what.startswith("starter"):
@@ -272,7 +274,7 @@ def accuracy(bench: Bench) -> None:
 
 def decoder(bench: Bench) -> None:
     """Row 2: the decoder alone, 64 and 1,024 points, at survival rates of 0, 30 and 100 %."""
-    network = bench.network()
+    network = bench.network
     pixels = photo(0.05)
     with torch.inference_mode():
         features = encode(network, pixels, bench.device, bench.half)
@@ -387,7 +389,7 @@ def postprocess(bench: Bench) -> None:
 
 def peak_memory(bench: Bench) -> None:
     """Row 4: peak memory over the size of the image; the reference with one batch of 64, where it fits."""
-    network = bench.network()
+    network = bench.network
     small = photo(0.05)
     side = bench.sides[0]
     parameters = half_surviving(bench, network, small, side)
@@ -410,7 +412,7 @@ def peak_memory(bench: Bench) -> None:
 
 def profile(bench: Bench) -> None:
     """The kernels in which ours spends its time, at the smaller number of points."""
-    network = bench.network()
+    network = bench.network
     pixels = photo(2.16 if not bench.dry else 0.05)
     generator = ours(network, half_surviving(bench, network, pixels, bench.sides[0]), bench.half)
     generator.generate(pixels)

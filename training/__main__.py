@@ -91,6 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(a: argparse.Namespace, phases: list[Phase], elapsed: Callable[[], float]) -> bool:
     """Scenes, network, training, weights. False where `--stop-after` came first; then the next call goes on."""
     device = torch.device(a.device)
+    torch.set_float32_matmul_precision("high")  # counts of pixels are exact all the same
     scenes = a.cache or a.out / "cache"
     makers = _begin_scenes(a, scenes)
     # Weights that were trained already need no easy start.
@@ -106,6 +107,8 @@ def run(a: argparse.Namespace, phases: list[Phase], elapsed: Callable[[], float]
     print(f"{len(store)} scenes after {elapsed():.0f} s", flush=True)
 
     interrupted = _interruption()
+    # Stopped for a while (SIGSTOP) so that something else has the GPU, it goes on where it was.
+    signal.signal(signal.SIGCONT, lambda number, frame: budget.start())
 
     def stop() -> bool:
         return interrupted.is_set() or (a.stop_after is not None and elapsed() > a.stop_after)

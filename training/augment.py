@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -150,5 +151,11 @@ def _blurred(pixels: torch.Tensor, sigma: torch.Tensor, reach: int = 3) -> torch
 
 
 def _normalised(pixels: torch.Tensor) -> torch.Tensor:
-    mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (MEAN, STD))
-    return (pixels - mean) / std
+    mean, std = _constant(MEAN, pixels.device), _constant(STD, pixels.device)
+    return (pixels - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+
+
+@cache
+def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Made once: a tensor that is made from numbers would let the host wait for the GPU at every step."""
+    return torch.tensor(values, device=device)

@@ -48,7 +48,7 @@ def train(
             run.save(folder, budget)
             return False
         values = step(run, store, recipe, budget.step, progress)
-        budget.step += 1
+        budget.stepped()
         run.average_in(recipe.ema_decay(budget.step))
         for name, value in values.items():
             sums[name] = sums.get(name, 0) + value
@@ -100,8 +100,7 @@ def step(run: Run, store: SceneStore, recipe: Recipe, number: int, progress: flo
     rate = recipe.learning_rate(number, progress)
     for group in run.optimizer.param_groups:
         group["lr"] = rate * group["share"]
-    if bool(torch.isfinite(norm)):  # one bad batch must not end a run
-        run.optimizer.step()
+    run.learn(norm)
     return {name: value.detach() for name, value in values.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -96,7 +97,7 @@ def _assigned(x: torch.Tensor, t: torch.Tensor, valid: torch.Tensor) -> tuple[to
     cost = 3 * entropy + dice  # Q×4×3
     matched = (cost[:, 1:] * valid[:, None]).transpose(1, 2)  # Q×truth×output; truths that are none cost nothing
     totals = torch.stack([matched[:, 0, a] + matched[:, 1, b] + matched[:, 2, c] for a, b, c in _PERMUTATIONS], 1)
-    output_of = torch.tensor(_PERMUTATIONS, device=x.device)[totals.argmin(1)]  # Q×3
+    output_of = _permutations(x.device)[totals.argmin(1)]  # Q×3
     nearest = cost.masked_fill(~valid[:, None], 1e6).argmin(-1)  # Q×4
     weight = torch.full_like(nearest, _UNASSIGNED, dtype=x.dtype)
     weight[:, 0] = _SINGLE
@@ -107,6 +108,12 @@ def _assigned(x: torch.Tensor, t: torch.Tensor, valid: torch.Tensor) -> tuple[to
         nearest.scatter_(1, place, torch.where(given, g, nearest.gather(1, place)))
         weight.scatter_(1, place, torch.where(given, share[:, None], weight.gather(1, place)))
     return nearest, weight * valid.any(1, keepdim=True)  # a point without a truth teaches nothing
+
+
+@cache
+def _permutations(device: torch.device) -> torch.Tensor:
+    """Made once, as otherwise the host would wait for the GPU at every step."""
+    return torch.tensor(_PERMUTATIONS, device=device)
 
 
 def similarity_loss(

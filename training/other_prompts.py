@@ -46,7 +46,7 @@ def for_one_mask(
     label = torch.ones(*shape, 1, dtype=torch.int32, device=points.device)
     if kind == "box":
         points = _corners(truth, generator).view(*shape, 2, 2)
-        label = torch.tensor([2, 3], dtype=torch.int32, device=points.device).expand(*shape, 2)
+        label = torch.arange(2, 4, dtype=torch.int32, device=points.device).expand(*shape, 2)
     elif kind == "clicks":
         more = int(rng.integers(1, _MORE_CLICKS + 1))
         weights = (truth > 0.5).flatten(1).float() + 1e-9

@@ -36,17 +36,18 @@ class Budget:
         if (minutes is None) == (steps is None):
             raise ValueError("give either minutes or steps")
         self.minutes, self.steps = minutes, steps
-        self.step, self._before = 0, 0.0
-        self._begin: float | None = None
-
-    def start(self) -> None:
-        """From now on the minutes count."""
+        self.step, self.seconds = 0, 0.0
+        """Steps done, and seconds that they took, in this process and those before it."""
         self._begin = time.monotonic()
 
-    @property
-    def seconds(self) -> float:
-        """Of training, in this process and those before it."""
-        return self._before + (0.0 if self._begin is None else time.monotonic() - self._begin)
+    def start(self) -> None:
+        """A step begins now: what was before it, since the last one ended, does not count."""
+        self._begin = time.monotonic()
+
+    def stepped(self) -> None:
+        """A step has ended, and the next one begins."""
+        now = time.monotonic()
+        self.step, self.seconds, self._begin = self.step + 1, self.seconds + now - self._begin, now
 
     @property
     def progress(self) -> float:
@@ -60,7 +61,7 @@ class Budget:
         return {"step": self.step, "seconds": self.seconds}
 
     def resume(self, state: dict[str, float]) -> None:
-        self.step, self._before, self._begin = int(state["step"]), state["seconds"], None
+        self.step, self.seconds = int(state["step"]), state["seconds"]
 
 
 @dataclass(frozen=True)

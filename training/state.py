@@ -30,9 +30,10 @@ class Run:
             for part in _given(network):
                 part.requires_grad_(False)
         self.average = copy.deepcopy(network.state_dict())
+        self._averaged: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
         self.scale = torch.tensor([[5.0, -2.0]] * 3, device=device, requires_grad=True)  # of the similarity loss
         self.optimizer = torch.optim.AdamW(
-            _groups(network, recipe, self.scale, given_trunk), lr=recipe.lr, betas=(0.9, 0.98)
+            _groups(network, recipe, self.scale, given_trunk), lr=recipe.lr, betas=(0.9, 0.98), fused=True
         )
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator(device).manual_seed(seed)
@@ -49,17 +50,21 @@ class Run:
                 part.eval()
         return self.network
 
+    def learn(self, norm: torch.Tensor) -> None:
+        """A step of the optimiser, none where the gradients' norm is not finite: one bad batch must not end a run.
+
+        The fused step finds that out on the device; reading it here would let the GPU wait for the host.
+        """
+        self.optimizer.found_inf = (~norm.isfinite()).float()
+        self.optimizer.step()
+
     @torch.no_grad()
     def average_in(self, decay: float) -> None:
         """Move the average towards the network."""
-        mine, theirs = [], []
-        for name, value in self.network.state_dict().items():
-            if value.is_floating_point():
-                mine.append(self.average[name])
-                theirs.append(value)
-            else:
-                self.average[name].copy_(value)
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        if self._averaged is None:  # the tensors stay the same ones: a step has no time to look them up
+            values = [v for v in self.network.state_dict().items() if v[1].is_floating_point()]
+            self._averaged = [self.average[name] for name, _ in values], [value for _, value in values]
+        torch._foreach_lerp_(*self._averaged, 1 - decay)
 
     def save(self, folder: Path, budget: Budget) -> None:
         state = {
@@ -79,7 +84,7 @@ class Run:
         # By way of the CPU, where AdamW wants its step counts: on a GPU each of them would make it wait.
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
         self.network.load_state_dict(state["network"])
-        self.average = {name: value.to(self.device) for name, value in state["average"].items()}
+        self.average, self._averaged = {n: v.to(self.device) for n, v in state["average"].items()}, None
         self.optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
             self.scale.copy_(state["scale"])

@@ -20,21 +20,27 @@ class Batch:
     tables: torch.Tensor
     photo: torch.Tensor
 
+    @property
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.pixels, self.atoms, self.tables, self.photo
+
 
 class SceneStore:
     """A scene of 512 pixels takes 1.3 MB; on a GPU they are kept in its memory, so that no step waits for the host.
 
-    On a CPU the shards stay memory-mapped files. most: scenes taken in at most; later shards are then left alone.
+    On a CPU the shards stay memory-mapped files. most: scenes taken in at most; later shards are then left alone. On a
+    GPU the memory for that many is taken with the first shard, and a batch is drawn from it at once.
     """
 
     def __init__(self, cache: Path, device: torch.device, most: int) -> None:
         self.cache, self.device, self.most = cache, device, most
         self._seen: set[Path] = set()
         self._shards: list[Batch] = []
-        self._ends = np.zeros(0, np.int64)
+        self._together: Batch | None = None
+        self._ends = np.zeros(1, np.int64)
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return int(self._ends[-1])
 
     def refresh(self, at_a_time: int = 4) -> None:
         """Take in shards that were finished since, a few at a time so that the GPU does not wait long."""
@@ -47,26 +53,39 @@ class SceneStore:
     def add(self, path: Path) -> None:
         """Take in one shard."""
         shard = open_shard(path)
-        on_gpu = self.device.type != "cpu"
-        arrays = [np.array(a) if on_gpu else a for a in (shard.pixels, shard.atoms, shard.tables, shard.photo)]
-        self._shards.append(Batch(*(torch.from_numpy(a).to(self.device) for a in arrays)))
-        self._ends = np.cumsum([len(s.photo) for s in self._shards])
+        arrays = Batch(*(torch.from_numpy(a) for a in (shard.pixels, shard.atoms, shard.tables, shard.photo)))
+        begin, count = len(self), len(shard)
+        if self.device.type == "cpu":
+            self._shards.append(arrays)
+        else:
+            count = min(count, self.most - begin)
+            if self._together is None:
+                self._together = Batch(*(_room_for(self.most, a, self.device) for a in arrays.tensors))
+            for all_of_them, new in zip(self._together.tensors, arrays.tensors, strict=True):
+                all_of_them[begin : begin + count].copy_(new[:count])
+        self._ends = np.append(self._ends, begin + count)
 
     def draw(self, count: int, rng: np.random.Generator) -> Batch:
         """Scenes at random, with repetition."""
-        chosen = rng.integers(len(self), size=count)
-        shards = np.searchsorted(self._ends, chosen, side="right")
-        begins = np.concatenate([[0], self._ends])
-        return self._gathered([(int(s), int(i - begins[s])) for s, i in zip(shards, chosen, strict=True)])
+        return self._gathered(rng.integers(len(self), size=count))
 
     def first(self, count: int) -> Batch:
         """The first scenes in their order."""
-        places = [(s, i) for s, shard in enumerate(self._shards) for i in range(len(shard.photo))]
-        return self._gathered(places[:count])
+        return self._gathered(np.arange(min(count, len(self))))
 
-    def _gathered(self, places: list[tuple[int, int]]) -> Batch:
-        pixels, atoms, tables, photo = (
-            torch.stack([getattr(self._shards[s], name)[i] for s, i in places])
-            for name in ("pixels", "atoms", "tables", "photo")
-        )
+    def _gathered(self, chosen: np.ndarray) -> Batch:
+        if self._together is not None:
+            places = torch.from_numpy(chosen).pin_memory().to(self.device, non_blocking=True)
+            pixels, atoms, tables, photo = (t.index_select(0, places) for t in self._together.tensors)
+        else:
+            shards = np.searchsorted(self._ends, chosen, side="right") - 1
+            within = chosen - self._ends[shards]
+            pixels, atoms, tables, photo = (
+                torch.stack([tensors[s][i] for s, i in zip(shards, within, strict=True)])
+                for tensors in zip(*(shard.tensors for shard in self._shards), strict=True)
+            )
         return Batch(pixels, atoms, tables, photo.bool())
+
+
+def _room_for(scenes: int, like: torch.Tensor, device: torch.device) -> torch.Tensor:
+    return torch.empty(scenes, *like.shape[1:], dtype=like.dtype, device=device)
