@@ -55,7 +55,7 @@ class Run:
 
         The fused step finds that out on the device; reading it here would let the GPU wait for the host.
         """
-        self.optimizer.found_inf = (~norm.isfinite()).float()
+        self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]  # as GradScaler sets it
         self.optimizer.step()
 
     @torch.no_grad()
