@@ -58,7 +58,7 @@ def train(
             means = {name: round(float(value) / done, 4) for name, value in sums.items()}
             _log(folder, run, store, recipe, budget, means, done / (now - logged_at), report)
             sums, logged_step, logged_at = {}, budget.step, now
-            store.refresh()
+            store.refresh(beside=True)
         if time.monotonic() - saved > save_seconds:
             run.save(folder, budget)
             saved = time.monotonic()

@@ -65,13 +65,14 @@ def _asked_for(tables: torch.Tensor, area: torch.Tensor, side: int) -> torch.Ten
 def _truths_at(views: Views, atoms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """All levels' masks at the given atoms (B×P): Q×4×h×w coverage, Q×4 whether there is such a mask."""
     flat = views.atoms.flatten(1)
+    counted = torch.float16 if flat.device.type == "cuda" else torch.float32  # sixteenths are exact in either
     masks, there = [], []
     for level in range(len(LEVELS)):
         names = views.tables[..., level]
         ids = names.gather(1, atoms)  # B×P
         everywhere = names.gather(1, flat).view(views.atoms.shape)  # B×R×R
         same = everywhere[:, None] == ids[..., None, None]
-        masks.append(F.avg_pool2d(same.to(torch.float32), LOGIT_STRIDE).flatten(0, 1))
+        masks.append(F.avg_pool2d(same.to(counted), LOGIT_STRIDE).float().flatten(0, 1))
         there.append(ids.flatten() > 0)
     truths, valid = torch.stack(masks, 1), torch.stack(there, 1)
     share = truths.flatten(2).sum(-1)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from training.network import fold_norms
 from training.schedule import Budget, Recipe
 
 if TYPE_CHECKING:
@@ -25,10 +26,11 @@ class Run:
 
     def __init__(self, network: SAM2Base, recipe: Recipe, device: torch.device, seed: int, given_trunk: bool) -> None:
         self.network, self.device = network, device
-        self._given_trunk = given_trunk
-        if given_trunk and not recipe.trunk_lr:
+        if given_trunk:
             for part in _given(network):
-                part.requires_grad_(False)
+                fold_norms(part)
+                if not recipe.trunk_lr:
+                    part.requires_grad_(False)
         self.average = copy.deepcopy(network.state_dict())
         self._averaged: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
         self.scale = torch.tensor([[5.0, -2.0]] * 3, device=device, requires_grad=True)  # of the similarity loss
@@ -43,12 +45,8 @@ class Run:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def training_mode(self) -> SAM2Base:
-        """The network, ready for a step. A given trunk keeps the statistics of its norms: few images have worse."""
-        self.network.train()
-        if self._given_trunk:
-            for part in _given(self.network):
-                part.eval()
-        return self.network
+        """The network, ready for a step. A given trunk keeps its norms: the statistics of few images are worse."""
+        return self.network.train()
 
     def learn(self, norm: torch.Tensor) -> None:
         """A step of the optimiser, none where the gradients' norm is not finite: one bad batch must not end a run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,14 +38,26 @@ class SceneStore:
         self._seen: set[Path] = set()
         self._shards: list[Batch] = []
         self._together: Batch | None = None
+        self._thread: threading.Thread | None = None
         self._ends = np.zeros(1, np.int64)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def refresh(self, at_a_time: int = 4) -> None:
-        """Take in shards that were finished since, a few at a time so that the GPU does not wait long."""
-        for path in [p for p in finished_shards(self.cache) if p not in self._seen][:at_a_time]:
+    def refresh(self, *, beside: bool = False) -> None:
+        """Take in shards that were finished since. beside: in a thread of its own, while training goes on."""
+        if self._thread is not None and self._thread.is_alive():
+            if beside:
+                return
+            self._thread.join()
+        if beside and self.device.type != "cpu":
+            self._thread = threading.Thread(target=self._take_in, daemon=True)
+            self._thread.start()
+        else:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        for path in [p for p in finished_shards(self.cache) if p not in self._seen]:
             if len(self) >= self.most:
                 return
             self._seen.add(path)
@@ -61,8 +74,11 @@ class SceneStore:
             count = min(count, self.most - begin)
             if self._together is None:
                 self._together = Batch(*(_room_for(self.most, a, self.device) for a in arrays.tensors))
-            for all_of_them, new in zip(self._together.tensors, arrays.tensors, strict=True):
-                all_of_them[begin : begin + count].copy_(new[:count])
+            stream = torch.cuda.Stream(self.device)
+            with torch.cuda.stream(stream):
+                for all_of_them, new in zip(self._together.tensors, arrays.tensors, strict=True):
+                    all_of_them[begin : begin + count].copy_(new[:count])
+            stream.synchronize()  # before anybody may draw them
         self._ends = np.append(self._ends, begin + count)
 
     def draw(self, count: int, rng: np.random.Generator) -> Batch:
