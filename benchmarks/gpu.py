@@ -11,11 +11,12 @@ On a fresh machine: a CUDA build of PyTorch, `SAM2_BUILD_CUDA=0 pip install --no
 -e .`, scikit-image. Then, before any figure, `pytest tests/engine -k gpu`: it takes a minute and says whether they mean
 anything. With OUT set, rows also go to $OUT/gpu.json and the profile to $OUT/gpu_profile.txt.
 
-Weights are random (the official config, signals kept at their size), so masks mean nothing, and thresholds are chosen
-from what the float32 network gives: half of the points keep an output by predicted IoU, 150 candidates pass stability,
-and NMS keeps all of these (random masks all span the image, else one would be left). Of a real photo more candidates
-pass stability, of each of which the reference makes an RLE: this favours the reference. Where a real photo matters
-(accuracy, post-processing) it is the starter with its own weights.
+Weights are random (the official config, signals kept at their size), so masks mean nothing, but they are smoothed until
+a mask has as many runs as a real one (`official` in common.py). Thresholds are chosen from what the float32 network
+gives: half of the points keep an output by predicted IoU, 150 candidates or more pass stability (many masks are the
+whole photo, which is as stable as can be), and NMS keeps all of these (at a threshold of 1). Of a real photo more
+candidates pass stability, of each of which the reference makes an RLE: this favours the reference. Where a real photo
+matters (accuracy, post-processing) it is the starter with its own weights.
 
 The reference runs under autocast, at the best of 64, 128 and 256 points a batch. Times are medians (spread) after a
 warm-up, with nothing under way before and after; memory is torch.cuda.max_memory_allocated, the network included.
@@ -97,7 +98,7 @@ class Bench:
     @cached_property
     def network(self):
         """The large shape with random weights; the starter in a dry run. Made once: that takes seconds."""
-        return starter() if self.dry else official("large").to(self.device)
+        return starter() if self.dry else official("large", smooth=True).to(self.device)
 
     def say(self, title: str, **values: object) -> None:
         """Print a row, and write all rows so far."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-_SIDE = 384  # pixels, as the starter sees them
+_SIDE = 384  # pixels, about as many as the starter sees
 _OVERLAP = 0.9  # IoU from which two masks are the same object
 _SHARE = 0.8  # of the CPU's masks that a device must find too
 # Loose, so that there is something to compare.

@@ -2,7 +2,7 @@
 
 Opt-in, because compiling takes up to minutes for the first photo of a process; it pays where many follow. What is
 compiled has shapes that depend on the network and on the loop's sizes, never on a photo, so nothing compiles again.
-No GPU has run this yet.
+Where the fused kernels serve, capturing them is all: seconds. Graphs were run on an H200; inductor on no GPU yet.
 """
 
 from __future__ import annotations
@@ -60,7 +60,11 @@ class Kept:
         return vars(network).setdefault("_densecli_kept", Kept())
 
     def drop(self, *kinds: str) -> None:
-        """Forget what was made (of these kinds: "steps", "encoder", "size"; without any everything)."""
+        """Forget what was made (of these kinds: "steps", "encoder", "size"; without any everything).
+
+        What is captured next gets pools of its own: one whose last graph is gone cannot be captured into again.
+        """
+        self.pools = []
         for key in [key for key in self.made if not kinds or key[0] in kinds]:
             del self.made[key]
 

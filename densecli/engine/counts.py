@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
 from densecli.engine.compiled import kernels
+from densecli.engine.joined import Joined
+from densecli.engine.threads import MANY_MASKS, over_threads, slices
 from densecli.masks import Runs
 
 
@@ -12,4 +19,37 @@ def coco_counts(runs: Runs, x: int = 0, y: int = 0, size: tuple[int, int] | None
         return runs.rle(x, y, size)["counts"].encode("ascii")
     from densecli.engine import outlines
 
-    return outlines.coco_counts(runs.column + x, runs.top + y, runs.bottom + y, *(size or runs.size)).tobytes()
+    return outlines.coco_counts(runs.column, runs.top, runs.bottom, *(size or runs.size), x, y).tobytes()
+
+
+def counts_in_image_and_box(masks: Sequence[tuple[int, int, Runs]], size: tuple[int, int]) -> list[tuple[bytes, bytes]]:
+    """Each mask's counts in an image of `size` (height, width), and in its box alone; on all threads.
+
+    masks: x and y in the image, and runs in the frame of the box.
+    """
+    if kernels() is None:
+        return [(coco_counts(runs, x, y, size), coco_counts(runs)) for x, y, runs in masks]
+
+    def work(part: slice) -> list[tuple[bytes, bytes]]:
+        return _of_many(masks[part], size)
+
+    parts = over_threads(work, slices(len(masks), MANY_MASKS))
+    return [counts for part in parts for counts in part]
+
+
+def _of_many(masks: Sequence[tuple[int, int, Runs]], size: tuple[int, int]) -> list[tuple[bytes, bytes]]:
+    from densecli.engine import outlines
+
+    joined = Joined.of([runs for _, _, runs in masks])
+    places = np.array([[x, y] for x, y, _ in masks], dtype=np.int64)
+    boxes = np.array([runs.size for _, _, runs in masks], dtype=np.int64)
+    image = _split(
+        *outlines.coco_counts_of_many(*joined, places, np.tile(np.array(size, dtype=np.int64), (len(masks), 1)))
+    )
+    box = _split(*outlines.coco_counts_of_many(*joined, np.zeros_like(places), boxes))
+    return list(zip(image, box, strict=True))
+
+
+def _split(counts: np.ndarray, ends: np.ndarray) -> list[bytes]:
+    everything, bounds = counts.tobytes(), [0, *ends.tolist()]
+    return [everything[begin:end] for begin, end in pairwise(bounds)]

@@ -273,6 +273,44 @@ def common_pixels(column, top, bottom, dx, dy, starts, other_top, other_bottom):
     return common
 
 
+@njit(nogil=True, cache=True)
+def column_starts(column, first, starts, first_start):
+    """Into `starts` the first run of each column of each mask, counted from the mask's own first run.
+
+    column, first: of `Joined`. first_start: n + 1 int64, where each mask's starts begin; a column more than its width.
+    """
+    for mask in range(len(first) - 1):
+        j = first[mask]
+        for c in range(first_start[mask + 1] - first_start[mask]):
+            while j < first[mask + 1] and column[j] < c:
+                j += 1
+            starts[first_start[mask] + c] = j - first[mask]
+
+
+@njit(nogil=True, cache=True)
+def parents(areas, boxes, column, top, bottom, first, starts, first_start, fraction, begin, end, found):
+    """Into found[i] of masks `begin` to `end` - 1 the smallest bigger mask that has `fraction` of it, or -1.
+
+    areas: n int64, falling. boxes: n × 4 int64 xyxy. column, top, bottom, first: of `Joined`. starts, first_start: of
+    `column_starts`. Boxes decide first; only pairs whose boxes overlap enough are compared run by run.
+    """
+    for i in range(begin, end):
+        needed = fraction * areas[i]
+        a = slice(first[i], first[i + 1])
+        found[i] = -1
+        for j in range(i - 1, -1, -1):  # from the smallest up: the first one that holds the mask is its parent
+            width = min(boxes[i, 2], boxes[j, 2]) - max(boxes[i, 0], boxes[j, 0])
+            height = min(boxes[i, 3], boxes[j, 3]) - max(boxes[i, 1], boxes[j, 1])
+            if areas[j] <= areas[i] or max(width, 0) * max(height, 0) < needed:
+                continue
+            b = slice(first[j], first[j + 1])
+            dx, dy = boxes[i, 0] - boxes[j, 0], boxes[i, 1] - boxes[j, 1]
+            columns = starts[first_start[j] : first_start[j + 1]]
+            if common_pixels(column[a], top[a], bottom[a], dx, dy, columns, top[b], bottom[b]) >= needed:
+                found[i] = j
+                break
+
+
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def normalise_rows(x, added, weight, bias, eps):
     """Layer normalisation of each row of x (n × C float32) in place, after adding row i modulo m of `added` (m × C).

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,6 +54,24 @@ class Decoded:
         return Decoded(self.predicted_iou.to(device), self.keep.to(device), self.logits.to(device))
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """What all prompts on one crop share.
+
+    image: N × C image tokens. keys, values: H × N × d, layer 0, tokens to image. queries: H × d × N, layer 0, image to
+    tokens. positional_keys, positional_queries: of each layer (and of the last attention), H × d × N, the positional
+    parts of projections that are absorbed elsewhere.
+    """
+
+    image: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+    queries: torch.Tensor
+    positional_keys: list[torch.Tensor]
+    positional_queries: list[torch.Tensor]
+    upscaler: _Upscaler
+
+
 class PromptDecoder:
     """The mask decoder of `model`, prepared for one crop's features."""
 
@@ -62,33 +81,35 @@ class PromptDecoder:
         self.prompt_encoder: Any = model.sam_prompt_encoder
         self.dtype = dtype
         self.device = features.embedding.device
-        transformer = self.decoder.transformer
-        self.heads: int = transformer.num_heads
+        self.heads: int = self.decoder.transformer.num_heads
         self.channels, self.height, self.width = features.embedding.shape[1:]
         self.high_res = features.high_res
         self.embedding = features.embedding
-        with torch.no_grad(), self._autocast():
-            pe = self.prompt_encoder.get_dense_pe().to(features.embedding)
-            self.pe = _tokens_last(pe)[0]  # N × C
-            plain = features.embedding + self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-            self.image_tokens = _tokens_last(plain)[0]  # N × C, shared by all prompts
-            first = transformer.layers[0]
-            self.shared_keys = self._by_head(first.cross_attn_token_to_image.k_proj(self.image_tokens + self.pe))
-            self.shared_values = self._by_head(first.cross_attn_token_to_image.v_proj(self.image_tokens))
-            queries = first.cross_attn_image_to_token.q_proj(self.image_tokens + self.pe)
-            self.shared_queries = self._by_head(queries).transpose(1, 2).contiguous()  # H × d × N
-            # Positional parts of the projections that are absorbed elsewhere: H × d × N each.
-            self.positional_keys = [
-                self._by_head(F.linear(self.pe, attention.k_proj.weight)).transpose(1, 2).contiguous()
-                for attention in [layer.cross_attn_token_to_image for layer in transformer.layers]
-                + [transformer.final_attn_token_to_image]
-            ]
-            self.positional_queries = [
-                self._by_head(layer.cross_attn_image_to_token.q_proj(self.pe)).transpose(1, 2).contiguous()
-                for layer in transformer.layers
-            ]
-            self.upscaler = _Upscaler(self.decoder, features.high_res, self.height, self.width)
         self.buffers = self._new_buffers()
+
+    @cached_property
+    def _shared(self) -> _Shared:
+        """Made at first use: the loop of GPUs, which has its own, would wait for some sixty kernels in vain."""
+        layers, final = self.decoder.transformer.layers, self.decoder.transformer.final_attn_token_to_image
+        to_image = [layer.cross_attn_token_to_image for layer in layers]
+        to_tokens = [layer.cross_attn_image_to_token for layer in layers]
+
+        def places_last(x: torch.Tensor) -> torch.Tensor:
+            return self._by_head(x).transpose(1, 2).contiguous()
+
+        with torch.no_grad(), self._autocast():
+            pe = _tokens_last(self.prompt_encoder.get_dense_pe().to(self.embedding))[0]  # N × C
+            plain = self.embedding + self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+            image = _tokens_last(plain)[0]
+            return _Shared(
+                image,
+                self._by_head(to_image[0].k_proj(image + pe)),
+                self._by_head(to_image[0].v_proj(image)),
+                places_last(to_tokens[0].q_proj(image + pe)),
+                [places_last(F.linear(pe, attention.k_proj.weight)) for attention in [*to_image, final]],
+                [places_last(attention.q_proj(pe)) for attention in to_tokens],
+                _Upscaler(self.decoder, self.high_res, self.height, self.width),
+            )
 
     def _by_head(self, x: torch.Tensor) -> torch.Tensor:
         """rows × D to H × rows × d."""
@@ -203,7 +224,7 @@ class PromptDecoder:
         """
         transformer = self.decoder.transformer
         update = self._tokens_to_image(
-            transformer.final_attn_token_to_image, tokens + pe, image, self.positional_keys[-1]
+            transformer.final_attn_token_to_image, tokens + pe, image, self._shared.positional_keys[-1]
         )
         return transformer.norm_final_attn(tokens + update)
 
@@ -214,7 +235,9 @@ class PromptDecoder:
         if not len(image):
             return image.new_zeros(0, len(outputs), *self.logits_size)
         chosen = slice(outputs.start, outputs.stop)
-        return self.upscaler(image, self._attended(mask_tokens[:, chosen], pe[:, chosen], image), outputs, self.buffers)
+        return self._shared.upscaler(
+            image, self._attended(mask_tokens[:, chosen], pe[:, chosen], image), outputs, self.buffers
+        )
 
     def _tokens(self, points: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         """B × T × C: object score (where used), IoU and mask tokens, the points and the padding point."""
@@ -263,14 +286,14 @@ class PromptDecoder:
         if image is None:
             update = self._tokens_to_shared_image(attention, q + pe)
         else:
-            update = self._tokens_to_image(attention, q + pe, image, self.positional_keys[index])
+            update = self._tokens_to_image(attention, q + pe, image, self._shared.positional_keys[index])
         q = layer.norm2(q + update)
         return layer.norm3(q + layer.mlp(q))
 
     def _tokens_to_shared_image(self, attention: Any, q: torch.Tensor) -> torch.Tensor:
         b, t, _ = q.shape
         out = F.scaled_dot_product_attention(
-            self._by_head(attention.q_proj(q))[None], self.shared_keys[None], self.shared_values[None]
+            self._by_head(attention.q_proj(q))[None], self._shared.keys[None], self._shared.values[None]
         )
         return attention.out_proj(out[0].transpose(0, 1).reshape(b, t, -1))
 
@@ -299,10 +322,10 @@ class PromptDecoder:
         heads, d = self.heads, attention.internal_dim // self.heads
         k = self._by_head(attention.k_proj(keys) / math.sqrt(d))  # H × B·T × d
         if image is None:
-            scores = self._by_prompt(k @ self.shared_queries, b)  # B × H·T × N
+            scores = self._by_prompt(k @ self._shared.queries, b)  # B × H·T × N
         else:
             queries = self._by_prompt(k @ attention.q_proj.weight.view(heads, d, -1), b)  # B × H·T × C
-            positional = self._by_prompt(k @ self.positional_queries[index], b)
+            positional = self._by_prompt(k @ self._shared.positional_queries[index], b)
             scores = _plus_product(positional, queries, image.transpose(1, 2))
         # Over the tokens of a head; N stays innermost, where the processor's vectors work along it.
         weights = self.buffers.softmax("weights", scores.view(b, heads, t, -1), 2).view(b, heads * t, -1)
@@ -312,7 +335,7 @@ class PromptDecoder:
         v = self._by_prompt(v @ out_proj + attention.out_proj.bias / heads, b)  # B × H·T × C
         weights = weights.to(v.dtype).transpose(1, 2)
         if image is None:
-            return normalised(self.buffers.product("image", weights, v), layer.norm4, self.image_tokens)
+            return normalised(self.buffers.product("image", weights, v), layer.norm4, self._shared.image)
         if image.dtype != v.dtype:
             return layer.norm4(torch.baddbmm(image.to(v.dtype), weights, v))
         return normalised(image.baddbmm_(weights, v), layer.norm4)
@@ -364,7 +387,14 @@ def _plus_product(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Te
 def _activated(activation: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     """`activation(x)`, in place where torch can."""
     if isinstance(activation, torch.nn.GELU):
-        return torch.ops.aten.gelu_(x, approximate=activation.approximate)
+        try:
+            return torch.ops.aten.gelu_(x, approximate=activation.approximate)
+        except RuntimeError as error:
+            if "could not create a primitive" not in str(error):
+                raise
+            # oneDNN, which has no room for its code where memory is short; PyTorch's own needs none.
+            with torch.backends.mkldnn.flags(enabled=False):
+                return torch.ops.aten.gelu_(x, approximate=activation.approximate)
     return activation(x)
 
 

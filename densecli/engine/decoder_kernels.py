@@ -5,9 +5,8 @@ shape, half precision), most of it scores and intermediate tokens that are read 
 tile of image tokens on the chip from its scores to its norm: 10 MB and 3 MB. The functions are those of
 `device_decoder.py`, with sums and softmaxes in float32.
 
-Like `scoring_kernel.py` this needs triton, and image sizes play no part in it. Tested under Triton's interpreter and
-by compiling it for sm_80 and sm_90 (147 KB of shared memory at most, nothing spilled on sm_90); no GPU has run it yet,
-so it is off (`device_run.FUSED`) until one has shown that it is right and pays.
+Like `scoring_kernel.py` this needs triton, and image sizes play no part in it. Tested under Triton's interpreter, by
+compiling it for sm_80 and sm_90 (nothing spilled on sm_90), and on an H200, on which warps and stages were chosen.
 
 Symbols as in device_decoder.py; TP is T rounded up to a power of two: tokens that are there for shape's sake count
 nothing.
@@ -22,6 +21,9 @@ import triton.language as tl
 _ATTEND_TOKENS = 64
 _UPDATE_TOKENS = 64
 _UPSCALE_TOKENS = 32
+_ATTEND_WARPS, _UPDATE_WARPS, _UPSCALE_WARPS = 4, 4, 8
+# Of `_attend` with three stages on sm_80, an official shape; on sm_90 192 KB, of 227 there.
+_THREE_STAGES_BYTES = 152 << 10
 # tl.dot wants no side below 16; an upscaled candidate is one of at most four outputs.
 _LEAST_SIDE = 16
 
@@ -184,11 +186,18 @@ def _upscale(
     tl.store(place, logits.to(out.dtype.element_ty), mask=(token < N)[:, None] & (m < M)[None, :])
 
 
-def attend(queries: torch.Tensor, rows: torch.Tensor, image: torch.Tensor, positional: torch.Tensor) -> torch.Tensor:
+def attend_stages(shared_memory: int) -> int:
+    """Tiles of tokens under way at a time in `attend`, for so many bytes of shared memory a block."""
+    return 3 if shared_memory >= _THREE_STAGES_BYTES else 2
+
+
+def attend(
+    queries: torch.Tensor, rows: torch.Tensor, image: torch.Tensor, positional: torch.Tensor, stages: int = 2
+) -> torch.Tensor:
     """B × HT × C: softmax over the image tokens of queries · imageᵀ + rows · positional, times image.
 
     queries: B × HT × C. rows: B × HT × D. image: B × N × C. positional: D × N. All of one type, contiguous; HT, C and D
-    powers of two from 16.
+    powers of two from 16. stages: see `attend_stages`.
     """
     b, ht, c = queries.shape
     out = torch.empty_like(queries)
@@ -203,8 +212,8 @@ def attend(queries: torch.Tensor, rows: torch.Tensor, image: torch.Tensor, posit
         D=rows.shape[2],
         HT=ht,
         BLOCK=_ATTEND_TOKENS,
-        num_warps=8,
-        num_stages=2,
+        num_warps=_ATTEND_WARPS,
+        num_stages=stages,
     )
     return out
 
@@ -247,7 +256,7 @@ def update(
         TP=ht // heads,
         ABSORBED=keys is not None,
         BLOCK=_UPDATE_TOKENS,
-        num_warps=8,
+        num_warps=_UPDATE_WARPS,
         num_stages=1,
     )
     return out
@@ -287,7 +296,7 @@ def upscale(
         MP=_LEAST_SIDE,
         STEP=64,
         BLOCK=_UPSCALE_TOKENS,
-        num_warps=8,
+        num_warps=_UPSCALE_WARPS,
         num_stages=2,
     )
     return out

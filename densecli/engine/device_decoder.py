@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from densecli.engine.encoder import Features
-from densecli.engine.triton_kernels import decoder_kernels
+from densecli.engine.triton_kernels import decoder_kernels, shared_memory
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -67,6 +67,22 @@ def serves(network: SAM2Base, multimask_output: bool) -> bool:
     return multimask_output or not network.sam_mask_decoder.dynamic_multimask_via_stability
 
 
+def fusable(network: SAM2Base, storage: torch.dtype) -> bool:
+    """Whether the fused kernels can serve: sides that are powers of two from 16 (not the starter's), and exact GELUs.
+
+    float32 tiles do not fit a GPU's shared memory; the interpreter, on the CPU, has no such limit.
+    """
+    decoder: Any = network.sam_mask_decoder
+    if storage == torch.float32 and network.device.type == "cuda":
+        return False
+    width, heads = decoder.transformer.final_attn_token_to_image.internal_dim, decoder.transformer.num_heads
+    sides = (decoder.transformer_dim // 8, width, 8 * heads)
+    _, _, act1, _, act2 = decoder.output_upscaling
+    return all(side >= 16 and side & (side - 1) == 0 for side in sides) and all(
+        isinstance(act, torch.nn.GELU) and act.approximate == "none" for act in (act1, act2)
+    )
+
+
 class DeviceDecoder:
     """The mask decoder of `network`, on the network's device, with its weights for image tokens in `storage`.
 
@@ -101,21 +117,11 @@ class DeviceDecoder:
         self.weight1, self.bias1 = self._as_matrix(first)
         self.weight2, self.bias2 = self._as_matrix(second)
         self.norm = self._stored(norm.weight), self._stored(norm.bias), norm.eps
-        self.kernels = decoder_kernels() if fused and self._fusable() else None
-
-    def _fusable(self) -> bool:
-        """Whether the kernels can serve: sides that are powers of two from 16 (not the starter's), and exact GELUs.
-
-        float32 tiles do not fit a GPU's shared memory; the interpreter, on the CPU, has no such limit.
-        """
-        if self.storage == torch.float32 and self.pe.device.type == "cuda":
-            return False
-        width, channels = self.transformer.final_attn_token_to_image.internal_dim, self.pe.shape[1]
-        sides = (channels // 8, width, 8 * self.heads)
-        acts = (self.act1, self.act2)
-        return all(side >= 16 and side & (side - 1) == 0 for side in sides) and all(
-            isinstance(act, torch.nn.GELU) and act.approximate == "none" for act in acts
-        )
+        self.kernels = decoder_kernels() if fused and fusable(network, storage) else None
+        self.stages = 2
+        if self.kernels is not None and self.pe.device.type == "cuda":
+            # Asked here: what is compiled or captured must not ask.
+            self.stages = self.kernels.attend_stages(shared_memory(self.pe.device))
 
     def _stored(self, x: torch.Tensor) -> torch.Tensor:
         return x.detach().to(self.storage).contiguous()
@@ -212,7 +218,8 @@ class DeviceDecoder:
         q = self._by_head(self._filled_up(attention.q_proj(q) / math.sqrt(d)))
         queries = q @ self.key_weights[index]  # B × H·T × C
         if self.kernels is not None:
-            pooled = self.kernels.attend(queries, q, image, self.positional_keys[index])  # B × H·T × C
+            position = self.positional_keys[index]
+            pooled = self.kernels.attend(queries, q, image, position, self.stages)  # B × H·T × C
         else:
             scores = torch.bmm(queries, image.transpose(1, 2))  # B × H·T × N
             scores += q @ self.positional_keys[index]

@@ -13,7 +13,7 @@ step's shape depends on a value, and no operator of the loop makes the device or
 runs the loop on fake CUDA tensors, and under a check that knows every operator that would).
 
 Filters and NMS follow on the device; only the winners' low-resolution logits come to the host, where their runs are
-found (`outlines.py`). No GPU has run this yet.
+found (`outlines.py`). Run and measured on an H200.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from densecli.engine.candidates import Candidates, likely
 from densecli.engine.compiled import kernels
 from densecli.engine.device_decoder import Transformed
 from densecli.engine.device_steps import Steps
-from densecli.engine.in_place import worker_threads
 from densecli.engine.parameters import GeneratorParameters
+from densecli.engine.threads import over_threads
 from densecli.engine.upsampling import Upsampling
 from densecli.masks import Runs
 
@@ -226,6 +226,4 @@ class DeviceLoop:
 def masks_of_logits(parts: list[torch.Tensor], upsampling: Upsampling, threshold: float) -> list[tuple[int, int, Runs]]:
     """Masks of low-resolution logits on the host (each K × h × w float32), on all threads; needs the compiled loops."""
     pictures = [picture for part in parts for picture in part]
-    n = torch.get_num_threads()
-    every = map if n == 1 or len(pictures) < 2 else worker_threads(n).map
-    return list(every(lambda picture: upsampling.mask(picture, threshold), pictures))
+    return over_threads(lambda picture: upsampling.mask(picture, threshold), pictures)

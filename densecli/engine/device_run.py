@@ -13,22 +13,24 @@ import torch
 from densecli.engine import memory
 from densecli.engine.acceleration import PLAIN, Acceleration, Kept
 from densecli.engine.candidates import Candidates
-from densecli.engine.device_decoder import serves, storage_dtype
+from densecli.engine.device_decoder import fusable, serves, storage_dtype
 from densecli.engine.device_loop import DeviceLoop
 from densecli.engine.device_steps import accelerated_features, steps_of
 from densecli.engine.encoder import Features, model_input
 from densecli.engine.memory import DecoderShape, LoopSize
 from densecli.engine.selection import Winner, chosen, winners_of
+from densecli.engine.triton_kernels import fused_fits, shared_memory
 from densecli.wording import reason_of
 
 if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base
+
     from densecli.engine.generator import MaskGenerator
     from densecli.engine.run import Prompted, Run
 
 
-# Use the fused kernels of `decoder_kernels.py` on CUDA. Off until a GPU has run `pytest tests/engine -k gpu`, and
-# `benchmarks/gpu.py` has shown that they pay.
-FUSED = False
+# Use the fused kernels of `decoder_kernels.py` on CUDA devices that can hold them; elsewhere plain PyTorch does.
+FUSED = True
 
 
 def usable(generator: MaskGenerator) -> bool:
@@ -133,11 +135,17 @@ def _winners(
     return winners_of(won, masks, prompted.points[won.point], prompted.crop)
 
 
-def acceleration_of(compile_: bool, network: torch.nn.Module, device: torch.device) -> Acceleration:
-    """What `compile` means on a device: nothing where the loop is not used, or where it was tried and failed."""
-    if device.type != "cuda" or not (compile_ or FUSED) or Kept.by(network).refused:
+def acceleration_of(compile_: bool, network: SAM2Base, device: torch.device, dtype: torch.dtype) -> Acceleration:
+    """How a network's steps run on a device: plain where the loop is not used, or where more was tried and failed.
+
+    compile_: as `compile` of the limits. Fused kernels need no wish, only a network that they serve and a device that
+    can hold them; with the wish they are captured in CUDA graphs, and nothing is left for a compiler to gain.
+    """
+    if device.type != "cuda" or Kept.by(network).refused:
         return PLAIN
-    return Acceleration("inductor", captured=True, fused=FUSED) if compile_ else Acceleration(fused=FUSED)
+    if FUSED and fusable(network, storage_dtype(dtype)) and fused_fits(shared_memory(device)):
+        return Acceleration(captured=compile_, fused=True)
+    return Acceleration("inductor", captured=True) if compile_ else PLAIN
 
 
 def give_up_acceleration(generator: MaskGenerator, run: Run, error: Exception) -> None:

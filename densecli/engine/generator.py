@@ -64,7 +64,7 @@ class MaskGenerator:
         self.scoring_device = torch.device("cpu") if self.device.type == "mps" else self.device
         self.device_loop = self.device.type == "cuda" and device_run.usable(self)
         """Whether a crop's points go through the loop of `device_loop.py`, which is made for CUDA and runs anywhere."""
-        self.acceleration = device_run.acceleration_of(self.limits.compile, self.model, self.device)
+        self.acceleration = device_run.acceleration_of(self.limits.compile, self.model, self.device, dtype)
 
     @property
     def logits_size(self) -> tuple[int, int]:

@@ -6,8 +6,6 @@ A fresh tensor of some megabytes costs page faults: as much time on the CPU as t
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -15,14 +13,9 @@ import torch
 import torch.nn.functional as F
 
 from densecli.engine.compiled import kernels
+from densecli.engine.threads import worker_threads
 
 _NONE = np.empty((0, 0), dtype=np.float32)
-
-
-@cache
-def worker_threads(n: int) -> ThreadPoolExecutor:
-    """n threads for compiled loops, which let go of the GIL."""
-    return ThreadPoolExecutor(n, thread_name_prefix="densecli-loops")
 
 
 class Buffers:

@@ -18,9 +18,9 @@ _MOST_POINTS_PER_BATCH = {"cuda": 256, "mps": 64, "cpu": 64}
 _CPU_TILE_BYTES = 16 << 20
 
 # Image tokens of a tile of the loop on a GPU, and of the survivors that are upscaled together: 128 and 32 prompts of an
-# official shape in half precision, 1,820 and 455 of the starter. By count, not yet measured on a GPU: plain PyTorch
-# takes about 1 ms to launch a tile's 120 kernels; a GPU of 3 TB/s takes 2 ms to move the 6 GB that they read and
-# write. Smaller tiles would make it wait for the launches, larger ones only hold more memory.
+# official shape in half precision, 1,820 and 455 of the starter. By count (an H200 has run these, no others): plain
+# PyTorch takes about 1 ms to launch a tile's 120 kernels; a GPU of 3 TB/s takes 2 ms to move the 6 GB that they read
+# and write. Smaller tiles would make it wait for the launches, larger ones only hold more memory.
 _LOOP_TILE_BYTES = 256 << 20
 _SURVIVORS_OF_TILE = 4
 _MOST_PROMPTS_IN_LOOP_TILE = 4096
@@ -216,14 +216,15 @@ def budget_bytes(device: torch.device, max_memory_gb: float | None) -> int:
     return max(0, budget)
 
 
+# The last is what oneDNN says on the CPU where it cannot have its memory; if it was something else, it comes again.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "could not create a primitive")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on any device."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-    )
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def release_cached(device: torch.device) -> None:

@@ -132,50 +132,62 @@ def runs_of_logits(picture, threshold, row_start, row_weight, x_start, x_weights
 
 
 @_compiled
-def coco_counts(column, top, bottom, height, width):
-    """COCO compressed counts (uint8) of runs in a frame of height × width; the same bytes as pycocotools makes."""
-    out = np.empty(64 + 8 * len(column), dtype=np.uint8)
+def coco_counts(column, top, bottom, height, width, x, y):
+    """COCO compressed counts (uint8) of runs at x, y of a frame of height × width; the bytes that pycocotools makes."""
+    first = x * height + y
+    n = len(column)
+    # Two counts a run and a last one, of at most eight bytes: enough for frames of 2^39 pixels.
+    out = np.empty(16 * n + 8, dtype=np.uint8)
     size = 0
     position = 0  # end of the counts so far
     previous, before = 0, 0  # the last two counts
     index = 0
-    n = len(column)
     i = 0
-    while True:
+    while position < height * width:
         # Background up to the next run, then the run, which goes on where the next column begins at once.
+        start, stop = height * width, height * width
         if i < n:
-            start = column[i] * height + top[i]
-            stop = column[i] * height + bottom[i]
+            start = first + column[i] * height + top[i]
+            stop = start + (bottom[i] - top[i])
             i += 1
-            while i < n and column[i] * height + top[i] == stop:
-                stop = column[i] * height + bottom[i]
+            while i < n and first + column[i] * height + top[i] == stop:
+                stop += bottom[i] - top[i]
                 i += 1
-        else:
-            start, stop = height * width, height * width
-            if start == position:
+        for count in (start - position, stop - start):
+            if index and count == 0 and start == height * width:
                 break
-        for part in range(2):
-            count = start - position if part == 0 else stop - start
-            if part == 1 and start == height * width:
-                break
-            x = count - before if index > 2 else count
+            rest = count - before if index > 2 else count
             before, previous = previous, count
             index += 1
-            more = True
-            while more:
-                bits = x & 0x1F
-                x >>= 5
-                more = x != -1 if bits & 0x10 else x != 0
-                if more:
-                    bits |= 0x20
-                if size == len(out):
-                    out = _longer(out, size)
-                out[size] = bits + 48
+            while rest < -16 or rest > 15:
+                out[size] = (rest & 0x1F) + 80
                 size += 1
+                rest >>= 5
+            out[size] = (rest & 0x1F) + 48
+            size += 1
         position = stop
-        if start == height * width:
-            break
     return out[:size].copy()
+
+
+@_compiled
+def coco_counts_of_many(column, top, bottom, first, places, frames):
+    """Counts (uint8) of many masks one after the other, and where each one's end (int64).
+
+    column, top, bottom, first: of `Joined`. places: n × 2 int64, x and y; frames: n × 2 int64, height and width.
+    """
+    n = len(first) - 1
+    out, ends, size = np.empty(64 * n + 4 * len(column), dtype=np.uint8), np.empty(n, dtype=np.int64), 0
+    for mask in range(n):
+        runs = slice(first[mask], first[mask + 1])
+        height, width = frames[mask]
+        x, y = places[mask]
+        counts = coco_counts(column[runs], top[runs], bottom[runs], height, width, x, y)
+        while size + len(counts) > len(out):
+            out = _longer(out, size)
+        out[size : size + len(counts)] = counts
+        size += len(counts)
+        ends[mask] = size
+    return out[:size].copy(), ends
 
 
 @_compiled

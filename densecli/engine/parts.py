@@ -10,12 +10,15 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
 from pycocotools import mask as coco
 
 from densecli.engine.compiled import kernels
+from densecli.engine.joined import Joined
+from densecli.engine.threads import MANY_MASKS, over_threads, slices
 from densecli.masks import Runs
 
 # CONTRACT, vocabulary: a part lies with at least this share of its area inside a bigger mask.
@@ -46,6 +49,9 @@ def parents(masks: Sequence[Placed], *, compiled: bool = True) -> list[int | Non
     n = len(masks)
     areas = np.array([m.runs.area for m in masks], dtype=np.int64)
     boxes = np.array([[m.x, m.y, m.x + m.runs.size[1], m.y + m.runs.size[0]] for m in masks]).reshape(n, 4)
+    loops = kernels() if compiled else None
+    if loops is not None and n:
+        return _compiled_parents(loops, masks, areas, boxes)
     found: list[int | None] = []
     for i in range(n):
         needed = PART_FRACTION * areas[i]
@@ -54,9 +60,27 @@ def parents(masks: Sequence[Placed], *, compiled: bool = True) -> list[int | Non
         overlap = np.maximum(width, 0) * np.maximum(height, 0)
         holders = np.flatnonzero((overlap >= needed) & (areas[:i] > areas[i]))
         # From the smallest up: the first one that holds the mask is its parent.
-        upwards = (j for j in holders[::-1].tolist() if common_pixels(masks[i], masks[j], compiled=compiled) >= needed)
+        upwards = (j for j in holders[::-1].tolist() if common_pixels(masks[i], masks[j], compiled=False) >= needed)
         found.append(next(upwards, None))
     return found
+
+
+def _compiled_parents(
+    loops: ModuleType, masks: Sequence[Placed], areas: np.ndarray, boxes: np.ndarray
+) -> list[int | None]:
+    """areas: n int64. boxes: n × 4 int64 xyxy, ends exclusive."""
+    joined = Joined.of([m.runs for m in masks])
+    first_start = np.zeros(len(masks) + 1, dtype=np.int64)
+    np.cumsum([m.runs.size[1] + 1 for m in masks], out=first_start[1:])
+    starts = np.empty(first_start[-1], dtype=np.int64)
+    loops.column_starts(joined.column, joined.first, starts, first_start)
+    found = np.empty(len(masks), dtype=np.int64)
+
+    def work(part: slice) -> None:
+        loops.parents(areas, boxes, *joined, starts, first_start, PART_FRACTION, part.start, part.stop, found)
+
+    over_threads(work, slices(len(masks), MANY_MASKS))
+    return [None if i < 0 else i for i in found.tolist()]
 
 
 def common_pixels(a: Placed, b: Placed, *, compiled: bool = True) -> int:

@@ -15,7 +15,7 @@ import torch
 
 from densecli.engine import asking, cleanup, edges, filling, parts
 from densecli.engine.candidates import Candidates, likely, stable, suppress, touches_crop_edge
-from densecli.engine.counts import coco_counts
+from densecli.engine.counts import counts_in_image_and_box
 from densecli.engine.edges import Guide
 from densecli.engine.filling import Filled
 from densecli.engine.grid import Crop
@@ -274,7 +274,8 @@ def _without_parts(
 
 def _masks(winners: list[Winner], parent: list[int | None], size: tuple[int, int]) -> list[Mask]:
     masks = []
-    for i, winner in enumerate(winners):
+    counts = counts_in_image_and_box([(w.x, w.y, w.runs) for w in winners], size)
+    for i, (winner, (in_image, in_box)) in enumerate(zip(winners, counts, strict=True)):
         x_min, y_min, x_max, y_max = winner.box
         above = parent[i]
         masks.append(
@@ -287,11 +288,8 @@ def _masks(winners: list[Winner], parent: list[int | None], size: tuple[int, int
                 point_coords=winner.points,
                 crop_box=winner.crop_box,
                 prompt_box=winner.prompt_box,
-                segmentation={
-                    "size": list(size),
-                    "counts": coco_counts(winner.runs, winner.x, winner.y, size).decode("ascii"),
-                },
-                window_counts=coco_counts(winner.runs),
+                segmentation={"size": list(size), "counts": in_image.decode("ascii")},
+                window_counts=in_box,
                 parent=None if above is None else above + 1,
             )
         )

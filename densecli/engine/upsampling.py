@@ -22,7 +22,7 @@ import torch
 
 from densecli.engine import outlines
 from densecli.engine.compiled import kernels
-from densecli.engine.in_place import worker_threads
+from densecli.engine.threads import over_threads, slices
 from densecli.engine.triton_kernels import scoring_kernel
 from densecli.masks import Runs
 
@@ -145,15 +145,11 @@ class Upsampling:
             *(t.numpy() for t in (self.columns.start, self.columns.weight, self.columns.first)),
             np.float32(self.columns.step),
         )
-        n = torch.get_num_threads()
-        # Four slices a thread, so that one with big masks does not hold up the rest.
-        bounds = np.linspace(0, m, min(m, 4 * n) + 1).astype(int)
-        slices = [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
 
         def work(part: slice) -> None:
             loops.areas_and_boxes(pictures[part], *thresholds, *tables, area_low[part], area_high[part], boxes[part])
 
-        list(worker_threads(n).map(work, slices) if len(slices) > 1 and n > 1 else map(work, slices))
+        over_threads(work, slices(m))
         return torch.from_numpy(area_low).double(), torch.from_numpy(area_high).double(), torch.from_numpy(boxes)
 
     def _areas_and_boxes(

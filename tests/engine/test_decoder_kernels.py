@@ -69,13 +69,16 @@ half = "*fp16"
 official, starter = dict(C=256, D=128), dict(C=128, D=64)
 jobs = []
 for shape, tokens in ((official, 8), (starter, 7)):
-    jobs.append((k._attend, [half] * 5 + ["i32"], {**shape, "HT": 64, "BLOCK": k._ATTEND_TOKENS}, 2))
+    attend = {**shape, "HT": 64, "BLOCK": k._ATTEND_TOKENS}
+    jobs.append((k._attend, [half] * 5 + ["i32"], attend, k._ATTEND_WARPS, k.attend_stages))
     update = {**shape, "H": 8, "T": tokens, "TP": 8, "BLOCK": k._UPDATE_TOKENS}
     for absorbed in (True, False):
-        jobs.append((k._update, [half] * 8 + ["fp32", "i32", "i32"], {**update, "ABSORBED": absorbed}, 1))
+        sizes = {**update, "ABSORBED": absorbed}
+        jobs.append((k._update, [half] * 8 + ["fp32", "i32", "i32"], sizes, k._UPDATE_WARPS, lambda most: 1))
     sizes = dict(C=shape["C"], M=3, MP=16, STEP=64, BLOCK=k._UPSCALE_TOKENS)
-    jobs.append((k._upscale, [half, half, "*i64"] + [half] * 7 + ["fp32", "i32", "i32"], sizes, 2))
-for kernel, kinds, sizes, stages in jobs:
+    kinds = [half, half, "*i64"] + [half] * 7 + ["fp32", "i32", "i32"]
+    jobs.append((k._upscale, kinds, sizes, k._UPSCALE_WARPS, lambda most: 2))
+for kernel, kinds, sizes, warps, stages in jobs:
     names = [*kernel.arg_names[: len(kinds)], *sizes]
     signature = {name: kind for name, kind in zip(names, kinds + ["constexpr"] * len(sizes), strict=True)}
     assert sorted(signature) == sorted(kernel.arg_names)
@@ -83,7 +86,7 @@ for kernel, kinds, sizes, stages in jobs:
     for capability, most in ((80, 163 << 10), (90, 227 << 10)):
         made = triton.compile(
             ASTSource(kernel, {name: signature[name] for name in kernel.arg_names}, sizes, aligned),
-            target=GPUTarget("cuda", capability, 32), options={"num_warps": 8, "num_stages": stages})
+            target=GPUTarget("cuda", capability, 32), options={"num_warps": warps, "num_stages": stages(most)})
         assert made.metadata.shared <= most, (kernel, capability, made.metadata.shared)
         assert "mma" in made.asm["ptx"], "no tensor cores"
         print(kernel, capability, made.metadata.shared)

@@ -121,7 +121,7 @@ def photographed(starter, photos):
     crop = grid.crops(*pixels.shape[:2], PARAMETERS)[0]
     points = torch.as_tensor(grid.crop_points(crop, PARAMETERS), dtype=torch.float32)
     prompts = points / torch.tensor([crop.width, crop.height]) * starter.image_size
-    return features, prompts, Upsampling((96, 96), pixels.shape[:2], CPU)
+    return features, prompts, Upsampling(starter.sam_prompt_encoder.mask_input_size, pixels.shape[:2], CPU)
 
 
 class Observed(Steps):
@@ -194,7 +194,7 @@ def test_on_fake_cuda_tensors(starter, photographed, dtype: torch.dtype, multima
             )
             parts = list(loop._winner_logits(won))
         assert check.noted == []
-        assert [tuple(part.shape) for part in parts] == [(6, 96, 96)] * 5
+        assert [tuple(part.shape) for part in parts] == [(6, *upsampling.low_size)] * 5
         assert {part.device.type for part in parts} == {x.device.type for x in vars(scores).values()} == {"cuda"}
 
 

@@ -16,6 +16,7 @@ from densecli.engine.parameters import GeneratorParameters, Limits
 from tests.conftest import FIRST_STARTER
 from tests.same_masks import MOST_PIXELS, MOST_SHARE
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 LOOSE = {"points_per_side": 12, "pred_iou_thresh": 0.35, "stability_score_thresh": 0.55}
 SETTINGS = {
     "some survive": {},
@@ -209,10 +210,48 @@ def test_a_compiler_that_fails_is_left_out(starter, photos) -> None:
         assert actual.warnings[0].startswith("compile: true did not work here and went unused (")
         assert_same(generated(starter, photos["coffee"], {}, loop=False), actual)
         assert Kept.by(starter).refused
-        assert not device_run.acceleration_of(True, starter, torch.device("cuda"))
+        assert not device_run.acceleration_of(True, starter, torch.device("cuda"), torch.bfloat16)
     finally:
         del vars(starter)["_densecli_kept"]
         torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("shared_memory, fused", [(0, False), (99 << 10, False), (163 << 10, True), (227 << 10, True)])
+def test_fused_kernels_where_the_device_can_hold_them(
+    starter, first_starter, shared_memory: int, fused: bool, monkeypatch
+) -> None:
+    """Consumers' cards, float32 and networks of other sides stay on plain PyTorch; no device is asked on the CPU."""
+    asked = []
+    monkeypatch.setattr(device_run, "shared_memory", lambda device: asked.append(device) or shared_memory)
+    half, cuda = torch.bfloat16, torch.device("cuda")
+    assert device_run.acceleration_of(False, first_starter, torch.device("cpu"), half) == Acceleration()
+    assert asked == []
+    captured = Acceleration(captured=True, fused=True) if fused else Acceleration("inductor", captured=True)
+    assert device_run.acceleration_of(False, first_starter, cuda, half) == Acceleration(fused=fused)
+    assert device_run.acceleration_of(True, first_starter, cuda, half) == captured
+    assert device_run.acceleration_of(False, starter, cuda, half) == Acceleration(), "192 wide"
+
+
+def test_what_is_captured_after_a_drop_has_memory_of_its_own(monkeypatch) -> None:
+    """PyTorch refuses to capture into a pool whose last graph is gone."""
+    handles = iter(range(100))
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(handles))
+    kept = Kept()
+    before = {kept.pool(0), kept.pool(1)}
+    assert {kept.pool(0), kept.pool(1)} == before
+    kept.drop("steps")
+    assert not before & {kept.pool(0), kept.pool(1)}
+
+
+@needs_gpu
+def test_graphs_are_captured_again_after_a_drop(starter_on_gpu, photos) -> None:
+    """As after running out of memory, and where a benchmark tries one way after the other."""
+    options = {"loop": True, "dtype": torch.bfloat16, "acceleration": Acceleration(captured=True)}
+    first = generated(starter_on_gpu, photos["coffee"], {}, **options)
+    Kept.by(starter_on_gpu).drop()
+    second = generated(starter_on_gpu, photos["coffee"], {}, **options)
+    assert first.warnings == second.warnings == []
+    assert_same(first, second)
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +260,6 @@ def starter_on_gpu():
     return model.load(model.Choice("first", *FIRST_STARTER), torch.device("cuda"), "fp32").network
 
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CAPTURED = [
     Acceleration(),
     Acceleration(captured=True),

@@ -91,6 +91,19 @@ def test_less_memory_smaller_batches() -> None:
     assert memory.choose_batch_size(500, cpu, 0, official).points == 500
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA out of memory. Tried to allocate 2 GiB",
+        "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",
+        "could not create a primitive",  # oneDNN's own, seen from an activation in a process short of memory
+    ],
+)
+def test_what_running_out_of_memory_looks_like(words: str) -> None:
+    assert memory.is_out_of_memory(RuntimeError(words)) and not memory.is_out_of_memory(ValueError(words))
+    assert not memory.is_out_of_memory(RuntimeError("shapes differ"))
+
+
 _RUN_WITH_LITTLE_MEMORY = """
 import resource, sys, torch, numpy as np
 from pathlib import Path

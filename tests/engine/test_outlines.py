@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densecli.engine import outlines
+from densecli.engine.counts import coco_counts, counts_in_image_and_box
 from densecli.engine.upsampling import Upsampling
 from densecli.masks import Runs
 
@@ -50,7 +51,7 @@ def test_runs_are_those_of_the_upsampled_pixels(seed, low, size, kind: str, thre
 def test_counts_are_pycocotools_own_and_come_back(seed: int, h: int, w: int, share: float) -> None:
     mask = np.random.default_rng(seed).random((h, w)) < share
     runs = Runs.of(mask)
-    counts = outlines.coco_counts(runs.column, runs.top, runs.bottom, h, w)
+    counts = outlines.coco_counts(runs.column, runs.top, runs.bottom, h, w, 0, 0)
     assert counts.tobytes() == runs.rle()["counts"].encode()
     back = Runs((h, w), *outlines.runs_of_counts(counts, h, w))
     assert all(np.array_equal(getattr(back, k), getattr(runs, k)) for k in ("column", "top", "bottom"))
@@ -69,6 +70,19 @@ def test_bytes_that_are_no_counts_stay_within_the_frame(data: bytes, h: int, w: 
 
 def test_counts_beyond_the_frame_are_refused() -> None:
     runs = Runs.of(np.ones((9, 9), dtype=bool))
-    counts = outlines.coco_counts(runs.column, runs.top, runs.bottom, 9, 9)
+    counts = outlines.coco_counts(runs.column, runs.top, runs.bottom, 9, 9, 0, 0)
     with pytest.raises(ValueError, match="out of the frame"):
         outlines.runs_of_counts(counts, 8, 9)
+
+
+@pytest.mark.parametrize("n", [0, 1, 30])
+def test_counts_of_many_masks_are_those_of_each(n: int) -> None:
+    """Few masks and enough for threads; among them one without a pixel, and one that fills the image."""
+    random = np.random.default_rng(n)
+    pictures = [random.random((20, 30)) < share for share in np.linspace(0, 1, n)]
+    masks = [Runs.of(picture).trimmed() for picture in pictures]
+    expected = [
+        (Runs.of(picture).rle()["counts"].encode(), coco_counts(runs))
+        for picture, (_, _, runs) in zip(pictures, masks, strict=True)
+    ]
+    assert counts_in_image_and_box(masks, (20, 30)) == expected

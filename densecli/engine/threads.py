@@ -1,0 +1,42 @@
+"""Work on all threads: for compiled loops, which let go of the GIL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+A = TypeVar("A")
+B = TypeVar("B")
+# Fewer masks than these are not worth handing over, where the work is a fraction of a millisecond for each.
+MANY_MASKS = 8
+# Slices that a thread takes one after the other, so that one with big masks does not hold up the rest.
+_SLICES = 4
+
+
+@cache
+def worker_threads(n: int) -> ThreadPoolExecutor:
+    """n threads for compiled loops."""
+    return ThreadPoolExecutor(n, thread_name_prefix="densecli-loops")
+
+
+def over_threads(work: Callable[[A], B], items: Sequence[A]) -> list[B]:
+    """[work(item) for item in items], on several threads where there are several of both.
+
+    `work` must not come here itself: it would wait for threads that wait for it.
+    """
+    n = torch.get_num_threads()
+    return list(worker_threads(n).map(work, items) if n > 1 and len(items) > 1 else map(work, items))
+
+
+def slices(n: int, least: int = 2) -> list[slice]:
+    """0 to n in slices for `over_threads`: four a thread, or a single one for fewer than `least`.
+
+    Where work on one item takes microseconds, a slice of them in one compiled call: threads that come back for the GIL
+    after every item wait for each other longer than they work.
+    """
+    parts = min(n, 1 if n < least else _SLICES * torch.get_num_threads())
+    return [slice(n * i // parts, n * (i + 1) // parts) for i in range(parts)]
