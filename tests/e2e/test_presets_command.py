@@ -65,7 +65,7 @@ def test_show_is_yaml_that_check_accepts_and_that_means_the_same(tmp_path: Path)
 
 def test_show_for_a_model(tmp_path: Path) -> None:
     shown = yaml.safe_load(ok("show", "dense", "--model", "starter", cwd=tmp_path))
-    assert shown["generator"]["pred_iou_thresh"] == 0.45
+    assert shown["generator"]["pred_iou_thresh"] == 0.35
     assert "for_model" not in shown
     as_json = json.loads(ok("show", "dense", "--model", "starter", "--json", cwd=tmp_path))
     assert {key: as_json[key] for key in shown} == shown

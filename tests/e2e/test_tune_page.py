@@ -39,8 +39,9 @@ from densecli.tune.wording import in_words  # noqa: E402
 
 pytestmark = NEEDS_CHROMIUM
 NAME = "my desk's.png"
-GRID = ["points_per_side=8", "min_mask_region_area=20"]
-OPTIONS = ("-m", "starter", "-s", GRID[0], "-s", GRID[1])
+# Thresholds of its own: those that a preset has for the starter change with its weights.
+GRID = ["points_per_side=8", "min_mask_region_area=20", "pred_iou_thresh=0.45", "stability_score_thresh=0.70"]
+OPTIONS = ("-m", "starter", *(word for value in GRID for word in ("-s", value)))
 
 
 class Page(Chromium):
@@ -427,7 +428,7 @@ def test_a_denser_grid_adds_points_and_all_else_goes_on(page: Page, kept: Any) -
     page.wait(lambda: page.values["points_per_side"] == 12, "the denser grid", 60)
     denser = page.settled(pred_iou_thresh=0.46, points_per_side=12)
     assert not page.one("#job").is_displayed()
-    fresh = Segmenter("dense", "starter", "cpu", overrides=[GRID[1], "points_per_side=12", "pred_iou_thresh=0.46"])
+    fresh = Segmenter("dense", "starter", "cpu", overrides=[*GRID[1::2], "points_per_side=12", "pred_iou_thresh=0.46"])
     wanted = fresh(Tuning(kept, load_preset("dense"), None).pixels)
     assert page.one("#count").text == str(len(wanted.masks))
     assert page.one("[data-step=points] b").text == "144" and page.one("[data-step=candidates] b").text == "432"
