@@ -107,8 +107,7 @@ def run(a: argparse.Namespace, phases: list[Phase], elapsed: Callable[[], float]
     print(f"{len(store)} scenes after {elapsed():.0f} s", flush=True)
 
     interrupted = _interruption()
-    # Stopped for a while (SIGSTOP) so that something else has the GPU, it goes on where it was.
-    signal.signal(signal.SIGCONT, lambda number, frame: budget.start())
+    _leave_out_pauses(budget)
 
     def stop() -> bool:
         return interrupted.is_set() or (a.stop_after is not None and elapsed() > a.stop_after)
@@ -131,6 +130,12 @@ def _interruption() -> threading.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     return event
+
+
+def _leave_out_pauses(budget: Budget) -> None:
+    """A process that was stopped for a while (SIGSTOP), so that something else has the GPU, goes on where it was."""
+    if hasattr(signal, "SIGCONT"):  # not on Windows
+        signal.signal(signal.SIGCONT, lambda number, frame: budget.start())
 
 
 def _begin_scenes(a: argparse.Namespace, scenes: Path) -> list[BaseProcess]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 from densecli.segmenter import Segmenter
 from training import export
+from training.__main__ import _leave_out_pauses
 from training.augment import plain
 from training.loop import train
 from training.loss import point_losses
@@ -143,19 +145,34 @@ def test_minutes_count_only_while_training() -> None:
     assert 0.5 <= budget.progress < 0.6 and budget.step == 8
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGCONT"), reason="no such signal")
 def test_minutes_of_a_stopped_process_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`start` is what the command does when it goes on after SIGSTOP."""
     now = 100.0
     monkeypatch.setattr("training.schedule.time.monotonic", lambda: now)
     budget = Budget(minutes=1)
-    budget.start()
-    now += 2
-    budget.stepped()
-    now += 500
-    budget.start()
-    now += 4
-    budget.stepped()
+    before = signal.getsignal(signal.SIGCONT)
+    _leave_out_pauses(budget)
+    try:
+        budget.start()
+        now += 2
+        budget.stepped()
+        now += 500
+        signal.raise_signal(signal.SIGCONT)  # what a process gets that goes on after SIGSTOP
+        now += 4
+        budget.stepped()
+    finally:
+        signal.signal(signal.SIGCONT, before)
     assert budget.seconds == 6 and budget.step == 2
+
+
+@pytest.mark.parametrize("norm", [1.0, float("nan"), float("inf")])
+def test_a_bad_batch_teaches_nothing(norm: float, small_config: Path) -> None:
+    run = Run(build(small_config), Recipe(phases_of("1:64:2:4")), CPU, 0, given_trunk=False)
+    weight = run.network.sam_mask_decoder.iou_token.weight
+    before = weight.detach().clone()
+    weight.grad = torch.ones_like(weight)
+    run.learn(torch.tensor(norm))
+    assert torch.equal(weight, before) == (norm != 1.0)
 
 
 @pytest.mark.parametrize("text", ["", "1:64", "0.5:64:2:4", "0.6:64:2:4,0.5:64:2:4,1:64:2:4"])
