@@ -3,32 +3,32 @@
 The function is that of `sam2.modeling.sam.mask_decoder.MaskDecoder` (float32: relative error below 1e-5); only the
 order of the arithmetic differs:
 
-1. Before the first layer's update all prompts see the same image tokens, so these are projected once per image.
-2. Later projections of the many image tokens are absorbed into the few prompt tokens: (W_q t)·(W_k x) = (W_kᵀW_q t)·x,
-   and sum_n p_n W_v x_n = W_v sum_n p_n x_n. The positional part is the same for every prompt; a key bias
-   adds the same amount to every score of a query and drops out of the softmax.
+1. What all prompts of an image have in common is computed once, and projections of many image tokens are absorbed into
+   few prompt tokens (`two_way.py`).
+2. Where prompts begin with the same image tokens, these stay a sum of few factors (`factored.py`).
 3. Predicted IoU needs the IoU token only: it filters first, and only prompts that keep an output go through the last
-   attention of their mask tokens and are upscaled.
-4. Prompts go through in tiles, so that a tile's image tokens stay in the cache and memory is one tile.
+   attention of their mask tokens and are upscaled (`upscaler.py`).
+4. Prompts go through in tiles, so that what a tile needs stays in the cache and memory is one tile.
 
-Symbols: B prompts of a tile, T tokens a prompt (7 or 8), N image tokens, C channels, H heads, D width of the
-attention, d = D / H.
+Symbols: B prompts of a tile, T tokens a prompt (7 or 8), N image tokens, C channels, M outputs.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from densecli.engine.candidates import likely
 from densecli.engine.encoder import Features
-from densecli.engine.in_place import Buffers, normalised
+from densecli.engine.factored import FactoredTransformer
+from densecli.engine.image_tokens import ImageTokens
+from densecli.engine.in_place import Buffers
 from densecli.engine.memory import DecoderShape
+from densecli.engine.two_way import TwoWayTransformer
+from densecli.engine.upscaler import Upscaler
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -54,22 +54,24 @@ class Decoded:
         return Decoded(self.predicted_iou.to(device), self.keep.to(device), self.logits.to(device))
 
 
-@dataclass(frozen=True)
-class _Shared:
-    """What all prompts on one crop share.
+class _Transformed(NamedTuple):
+    """Prompts after the transformer's layers, before its last attention.
 
-    image: N × C image tokens. keys, values: H × N × d, layer 0, tokens to image. queries: H × d × N, layer 0, image to
-    tokens. positional_keys, positional_queries: of each layer (and of the last attention), H × d × N, the positional
-    parts of projections that are absorbed elsewhere.
+    tokens: B × T × C. image: their image tokens. pe: the prompts' tokens before the first layer, B × T × C.
     """
 
-    image: torch.Tensor
-    keys: torch.Tensor
-    values: torch.Tensor
-    queries: torch.Tensor
-    positional_keys: list[torch.Tensor]
-    positional_queries: list[torch.Tensor]
-    upscaler: _Upscaler
+    tokens: torch.Tensor
+    image: ImageTokens
+    pe: torch.Tensor
+
+    def attended(self, which: range) -> torch.Tensor:
+        """B × t × C, some tokens after the last attention."""
+        chosen = slice(which.start, which.stop)
+        return self.image.attended(self.tokens[:, chosen], self.pe[:, chosen])
+
+    def of(self, some: torch.Tensor) -> _Transformed:
+        """Those of some prompts (B bool)."""
+        return _Transformed(self.tokens[some], self.image[some], self.pe[some])
 
 
 class PromptDecoder:
@@ -81,43 +83,31 @@ class PromptDecoder:
         self.prompt_encoder: Any = model.sam_prompt_encoder
         self.dtype = dtype
         self.device = features.embedding.device
-        self.heads: int = self.decoder.transformer.num_heads
         self.channels, self.height, self.width = features.embedding.shape[1:]
         self.high_res = features.high_res
         self.embedding = features.embedding
-        self.buffers = self._new_buffers()
+        # Autocast knows no products into given memory, and a GPU's allocator has it ready anyway.
+        self.buffers = Buffers(used=self.device.type == "cpu" and dtype == torch.float32)
+
+    # Made at first use: the loop of GPUs, which has its own, would wait for some sixty kernels in vain.
 
     @cached_property
-    def _shared(self) -> _Shared:
-        """Made at first use: the loop of GPUs, which has its own, would wait for some sixty kernels in vain."""
-        layers, final = self.decoder.transformer.layers, self.decoder.transformer.final_attn_token_to_image
-        to_image = [layer.cross_attn_token_to_image for layer in layers]
-        to_tokens = [layer.cross_attn_image_to_token for layer in layers]
-
-        def places_last(x: torch.Tensor) -> torch.Tensor:
-            return self._by_head(x).transpose(1, 2).contiguous()
-
+    def _plain(self) -> TwoWayTransformer:
         with torch.no_grad(), self._autocast():
-            pe = _tokens_last(self.prompt_encoder.get_dense_pe().to(self.embedding))[0]  # N × C
-            plain = self.embedding + self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-            image = _tokens_last(plain)[0]
-            return _Shared(
-                image,
-                self._by_head(to_image[0].k_proj(image + pe)),
-                self._by_head(to_image[0].v_proj(image)),
-                places_last(to_tokens[0].q_proj(image + pe)),
-                [places_last(F.linear(pe, attention.k_proj.weight)) for attention in [*to_image, final]],
-                [places_last(attention.q_proj(pe)) for attention in to_tokens],
-                _Upscaler(self.decoder, self.high_res, self.height, self.width),
-            )
+            pe = _tokens_last(self.prompt_encoder.get_dense_pe().to(self.embedding))[0]
+            image = self.embedding + self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+            image = _tokens_last(image)[0]
+            return TwoWayTransformer(self.decoder.transformer, image, pe, self._upscaler.first, self.buffers)
 
-    def _by_head(self, x: torch.Tensor) -> torch.Tensor:
-        """rows × D to H × rows × d."""
-        return x.reshape(-1, self.heads, x.shape[-1] // self.heads).transpose(0, 1).contiguous()
+    @cached_property
+    def _factored(self) -> FactoredTransformer:
+        with torch.no_grad():
+            return FactoredTransformer(self._plain)
 
-    def _new_buffers(self) -> Buffers:
-        # Autocast knows no products into given memory, and a GPU's allocator has it ready anyway.
-        return Buffers(used=self.device.type == "cpu" and self.dtype == torch.float32)
+    @cached_property
+    def _upscaler(self) -> Upscaler:
+        with torch.no_grad(), self._autocast():
+            return Upscaler(self.decoder, self.high_res, (self.height, self.width), self.dtype, self.buffers)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
@@ -156,88 +146,69 @@ class PromptDecoder:
         pred_iou_thresh: 0 or less keeps everything. keep: B × M bool, exactly these candidates, whatever their
         predicted IoU.
         """
-        self.buffers = self._new_buffers()
+        self.buffers.clear()
+        b, outputs = len(points), self.outputs(multimask_output)
         with self._autocast():
             tokens = self._tokens(points, labels)
             # Before they meet image tokens of their own, all prompts of the batch go together.
-            started = tokens if mask_prompts is not None else self._tokens_updated(0, tokens, tokens, None)
-        parts = [
-            self._decode_tile(
-                tokens[window],
-                started[window],
-                multimask_output,
-                pred_iou_thresh,
-                None if mask_prompts is None else mask_prompts[window],
-                None if keep is None else keep[window],
-            )
-            for window in (slice(start, start + tile) for start in range(0, len(points), tile))
-        ]
-        if not parts:
-            none = torch.zeros(0, self.outputs(multimask_output), device=self.device)
-            return Decoded(none, none.bool(), torch.zeros(0, *self.logits_size, device=self.device))
-        return Decoded(
-            torch.cat([p.predicted_iou for p in parts]),
-            torch.cat([p.keep for p in parts]),
-            torch.cat([p.logits for p in parts]),
-        )
+            started = tokens if mask_prompts is not None else self._plain.started(tokens)
+        # Room for as many as there can be; what is not written to takes no memory of a host.
+        logits = torch.empty(b * outputs if keep is None else int(keep.sum()), *self.logits_size, device=self.device)
+        predicted_iou = torch.zeros(b, outputs, device=self.device)
+        kept = torch.zeros_like(predicted_iou, dtype=torch.bool)
+        done = 0
+        for window in (slice(start, start + tile) for start in range(0, b, tile)):
+            prompts = None if mask_prompts is None else mask_prompts[window]
+            with self._autocast():
+                decoded = self._transformed(tokens[window], started[window], prompts)
+                predicted_iou[window], kept[window] = self._finished(
+                    decoded, multimask_output, pred_iou_thresh, None if keep is None else keep[window], logits[done:]
+                )
+            done += int(kept[window].sum())
+        return Decoded(predicted_iou, kept, logits[:done])
 
-    def _decode_tile(
+    def _transformed(self, pe: torch.Tensor, started: torch.Tensor, prompts: torch.Tensor | None) -> _Transformed:
+        """A tile after the transformer's layers, from its tokens before (pe) and after layer 0's token side."""
+        if prompts is not None:
+            return _Transformed(*self._plain.transform(pe, started, self._prompted_image(prompts)), pe)
+        served = self.dtype == torch.float32 and self.device.type == "cpu"
+        if served and FactoredTransformer.serves(self.decoder.transformer, pe.shape[1]):
+            return _Transformed(*self._factored.transform(pe, started), pe)
+        return _Transformed(*self._plain.transform(pe, started, None), pe)
+
+    def _finished(
         self,
-        pe: torch.Tensor,
-        started: torch.Tensor,
+        tile: _Transformed,
         multimask: bool,
         threshold: float,
-        prompts: torch.Tensor | None,
         keep: torch.Tensor | None,
-    ) -> Decoded:
-        """Candidates of a tile. pe: the prompts' tokens B × T × C. started: these after layer 0's token side."""
-        with self._autocast():
-            tokens, image = self._transform(pe, started, self._prompted_image(prompts))
-            iou = 1 if self.decoder.pred_obj_scores else 0
-            masks = iou + 1
-            predicted_iou = self.decoder.iou_prediction_head(
-                self._attended(tokens[:, iou : iou + 1], pe[:, iou : iou + 1], image)[:, 0]
-            ).float()
-            if not multimask and self.decoder.dynamic_multimask_via_stability:
-                # Which output counts depends on the masks themselves, so all of them are needed before any filter.
-                every = range(self.decoder.num_mask_tokens)
-                logits = self._upscaled(tokens[:, masks:], pe[:, masks:], image, every).float()
-                logits, predicted_iou = self.decoder._dynamic_multimask_via_stability(logits, predicted_iou)
-                keep = likely(predicted_iou, threshold) if keep is None else keep
-                return Decoded(predicted_iou, keep, logits[keep])
-            outputs = range(1, self.decoder.num_mask_tokens) if multimask else range(1)
-            predicted_iou = predicted_iou[:, outputs.start : outputs.stop]
+        logits: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """predicted_iou and keep (B × M each) of a tile, whose logits are written to the first places of `logits`."""
+        iou = 1 if self.decoder.pred_obj_scores else 0
+        predicted_iou = self.decoder.iou_prediction_head(tile.attended(range(iou, iou + 1))[:, 0]).float()
+        if not multimask and self.decoder.dynamic_multimask_via_stability:
+            # Which output counts depends on the masks themselves, so all of them are needed before any filter.
+            every = torch.ones_like(predicted_iou, dtype=torch.bool)
+            all_logits = logits.new_empty(*every.shape, *self.logits_size)
+            self._upscale(tile, range(every.shape[1]), every, all_logits.flatten(0, 1))
+            found, predicted_iou = self.decoder._dynamic_multimask_via_stability(all_logits, predicted_iou)
             keep = likely(predicted_iou, threshold) if keep is None else keep
-            some = keep.any(1)
-            tokens, pe = tokens[:, masks:], pe[:, masks:]
-            if int(some.sum()) < len(some):
-                logits = self._upscaled(tokens[some], pe[some], image[some], outputs)[keep[some]]
-            else:
-                logits = self._upscaled(tokens, pe, image, outputs)[keep]
-            return Decoded(predicted_iou, keep, logits.float())
+            logits[: int(keep.sum())] = found[keep]
+            return predicted_iou, keep
+        outputs = range(1, self.decoder.num_mask_tokens) if multimask else range(1)
+        predicted_iou = predicted_iou[:, outputs.start : outputs.stop]
+        keep = likely(predicted_iou, threshold) if keep is None else keep
+        some = keep.any(1)
+        survivors = int(some.sum())
+        if survivors:
+            self._upscale(tile if survivors == len(some) else tile.of(some), outputs, keep[some], logits)
+        return predicted_iou, keep
 
-    def _attended(self, tokens: torch.Tensor, pe: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-        """Final tokens (B × t × C): the transformer's last attention to the image, for those that are asked for.
-
-        No token looks at another one from there on, so that predicted IoU needs its own token alone, and masks those
-        of their outputs.
-        """
-        transformer = self.decoder.transformer
-        update = self._tokens_to_image(
-            transformer.final_attn_token_to_image, tokens + pe, image, self._shared.positional_keys[-1]
-        )
-        return transformer.norm_final_attn(tokens + update)
-
-    def _upscaled(
-        self, mask_tokens: torch.Tensor, pe: torch.Tensor, image: torch.Tensor, outputs: range
-    ) -> torch.Tensor:
-        """B × M × h × w logits of the chosen outputs, from the mask tokens before the last attention."""
-        if not len(image):
-            return image.new_zeros(0, len(outputs), *self.logits_size)
-        chosen = slice(outputs.start, outputs.stop)
-        return self._shared.upscaler(
-            image, self._attended(mask_tokens[:, chosen], pe[:, chosen], image), outputs, self.buffers
-        )
+    def _upscale(self, tile: _Transformed, outputs: range, keep: torch.Tensor, logits: torch.Tensor) -> None:
+        first = 2 if self.decoder.pred_obj_scores else 1
+        tokens = tile.attended(range(first + outputs.start, first + outputs.stop))
+        self._upscaler(tile.image, tokens, outputs, keep, logits)
 
     def _tokens(self, points: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         """B × T × C: object score (where used), IoU and mask tokens, the points and the padding point."""
@@ -256,152 +227,6 @@ class PromptDecoder:
         clamped = prompts.clamp(-MASK_PROMPT_LIMIT, MASK_PROMPT_LIMIT)[:, None]
         dense = self.prompt_encoder._embed_masks(clamped)
         return _tokens_last(self.embedding + dense)
-
-    def _transform(
-        self, pe: torch.Tensor, started: torch.Tensor, image: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The two-way transformer up to its last attention: tokens B × T × C, updated image tokens B × N × C.
-
-        image: the image tokens where prompts have their own; None where all share them, and then `started` are the
-        tokens after layer 0's token side.
-        """
-        q = started
-        for index, layer in enumerate(self.decoder.transformer.layers):
-            if index or image is not None:
-                q = self._tokens_updated(index, q, pe, image)
-            image = self._updated_image(layer, q + pe, q, image, index)
-        assert image is not None
-        return q, image
-
-    def _tokens_updated(
-        self, index: int, q: torch.Tensor, pe: torch.Tensor, image: torch.Tensor | None
-    ) -> torch.Tensor:
-        """B × T × C tokens after the token side of a layer: self-attention, attention to the image, MLP."""
-        layer = self.decoder.transformer.layers[index]
-        if layer.skip_first_layer_pe:
-            q = layer.norm1(layer.self_attn(q=q, k=q, v=q))
-        else:
-            q = layer.norm1(q + layer.self_attn(q=q + pe, k=q + pe, v=q))
-        attention = layer.cross_attn_token_to_image
-        if image is None:
-            update = self._tokens_to_shared_image(attention, q + pe)
-        else:
-            update = self._tokens_to_image(attention, q + pe, image, self._shared.positional_keys[index])
-        q = layer.norm2(q + update)
-        return layer.norm3(q + layer.mlp(q))
-
-    def _tokens_to_shared_image(self, attention: Any, q: torch.Tensor) -> torch.Tensor:
-        b, t, _ = q.shape
-        out = F.scaled_dot_product_attention(
-            self._by_head(attention.q_proj(q))[None], self._shared.keys[None], self._shared.values[None]
-        )
-        return attention.out_proj(out[0].transpose(0, 1).reshape(b, t, -1))
-
-    def _tokens_to_image(
-        self, attention: Any, q: torch.Tensor, image: torch.Tensor, positional_keys: torch.Tensor
-    ) -> torch.Tensor:
-        b, t, _ = q.shape
-        heads, d = self.heads, attention.internal_dim // self.heads
-        q = self._by_head(attention.q_proj(q) / math.sqrt(d))  # H × B·T × d
-        queries = self._by_prompt(q @ attention.k_proj.weight.view(heads, d, -1), b)  # B × H·T × C
-        positional = self._by_prompt(q @ positional_keys, b)  # B × H·T × N
-        scores = _plus_product(positional, queries, image.transpose(1, 2))
-        weights = self.buffers.softmax("weights", scores, -1)
-        pooled = torch.bmm(weights.to(image.dtype), image)  # B × H·T × C
-        pooled = pooled.view(b, heads, t, -1).transpose(0, 1).reshape(heads, b * t, -1)
-        out = pooled @ attention.v_proj.weight.view(heads, d, -1).transpose(1, 2)  # H × B·T × d
-        out = out.transpose(0, 1).reshape(b, t, -1) + attention.v_proj.bias
-        return attention.out_proj(out)
-
-    def _updated_image(
-        self, layer: Any, keys: torch.Tensor, values: torch.Tensor, image: torch.Tensor | None, index: int
-    ) -> torch.Tensor:
-        """Image tokens plus their attention to the prompt tokens, normalised: B × N × C. Those of `image` are lost."""
-        attention = layer.cross_attn_image_to_token
-        b, t, _ = keys.shape
-        heads, d = self.heads, attention.internal_dim // self.heads
-        k = self._by_head(attention.k_proj(keys) / math.sqrt(d))  # H × B·T × d
-        if image is None:
-            scores = self._by_prompt(k @ self._shared.queries, b)  # B × H·T × N
-        else:
-            queries = self._by_prompt(k @ attention.q_proj.weight.view(heads, d, -1), b)  # B × H·T × C
-            positional = self._by_prompt(k @ self._shared.positional_queries[index], b)
-            scores = _plus_product(positional, queries, image.transpose(1, 2))
-        # Over the tokens of a head; N stays innermost, where the processor's vectors work along it.
-        weights = self.buffers.softmax("weights", scores.view(b, heads, t, -1), 2).view(b, heads * t, -1)
-        v = self._by_head(attention.v_proj(values))
-        out_proj = attention.out_proj.weight.view(-1, heads, d).permute(1, 2, 0)  # H × d × C
-        # A head's weights sum to 1, so a share of the bias in each of its values adds up to the bias.
-        v = self._by_prompt(v @ out_proj + attention.out_proj.bias / heads, b)  # B × H·T × C
-        weights = weights.to(v.dtype).transpose(1, 2)
-        if image is None:
-            return normalised(self.buffers.product("image", weights, v), layer.norm4, self._shared.image)
-        if image.dtype != v.dtype:
-            return layer.norm4(torch.baddbmm(image.to(v.dtype), weights, v))
-        return normalised(image.baddbmm_(weights, v), layer.norm4)
-
-    def _by_prompt(self, x: torch.Tensor, b: int) -> torch.Tensor:
-        """H × B·T × n to B × H·T × n."""
-        return x.view(self.heads, b, -1, x.shape[-1]).transpose(0, 1).reshape(b, -1, x.shape[-1])
-
-
-class _Upscaler:
-    """`output_upscaling` and the product with the hyper-networks, with channels last.
-
-    A transposed convolution of kernel 2 and stride 2 is one matrix product per token, whose 4 × C' outputs are the
-    four pixels that the token becomes. Left in that order, everything up to the logits is a product of matrices;
-    only the logits, the smallest of all, are put into rows and columns.
-    """
-
-    def __init__(self, decoder: Any, high_res: tuple[torch.Tensor, ...], height: int, width: int) -> None:
-        self.decoder, self.height, self.width = decoder, height, width
-        first, self.norm, self.act1, second, self.act2 = decoder.output_upscaling
-        self.weight1, bias1 = _as_matrix(first)
-        self.weight2, bias2 = _as_matrix(second)
-        self.added1, self.added2 = bias1.repeat(height * width, 1).view(4 * height * width, -1), bias2
-        if decoder.use_high_res_features:
-            stride4, stride8 = high_res
-            pixels = stride8[0].view(-1, height, 2, width, 2).permute(1, 3, 2, 4, 0)
-            self.added1 = self.added1 + pixels.reshape(4 * height * width, -1)
-            pixels = stride4[0].view(-1, height, 2, 2, width, 2, 2).permute(1, 4, 2, 5, 3, 6, 0)
-            self.added2 = bias2 + pixels.reshape(4 * height * width, -1)
-
-    def __call__(self, image: torch.Tensor, tokens: torch.Tensor, outputs: range, buffers: Buffers) -> torch.Tensor:
-        """B × M × 4h × 4w logits of image tokens B × N × C and the final tokens B × M × C of these outputs."""
-        b, h, w = len(image), self.height, self.width
-        x = buffers.product("stride 8", image, self.weight1).view(b, 4 * h * w, -1)
-        x = _activated(self.act1, normalised(x, self.norm, self.added1).to(image.dtype))
-        x = buffers.product("stride 4", x, self.weight2).add_(self.added2)
-        x = _activated(self.act2, x).view(b, 16 * h * w, -1)
-        rows = torch.stack([self.decoder.output_hypernetworks_mlps[i](tokens[:, n]) for n, i in enumerate(outputs)], 1)
-        logits = rows.to(x.dtype) @ x.transpose(1, 2)  # B × M × (h, w, 2, 2, 2, 2)
-        logits = logits.view(b, len(outputs), h, w, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
-        return logits.reshape(b, len(outputs), 4 * h, 4 * w)
-
-
-def _plus_product(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """x + a @ b, in place where the types allow."""
-    return x.baddbmm_(a, b) if x.dtype == a.dtype == b.dtype else torch.baddbmm(x, a, b)
-
-
-def _activated(activation: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """`activation(x)`, in place where torch can."""
-    if isinstance(activation, torch.nn.GELU):
-        try:
-            return torch.ops.aten.gelu_(x, approximate=activation.approximate)
-        except RuntimeError as error:
-            if "could not create a primitive" not in str(error):
-                raise
-            # oneDNN, which has no room for its code where memory is short; PyTorch's own needs none.
-            with torch.backends.mkldnn.flags(enabled=False):
-                return torch.ops.aten.gelu_(x, approximate=activation.approximate)
-    return activation(x)
-
-
-def _as_matrix(layer: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """A ConvTranspose2d of kernel 2 and stride 2 as C × 4·C' weights and 4·C' biases, pixel by pixel."""
-    channels, out = layer.weight.shape[:2]
-    return layer.weight.permute(0, 2, 3, 1).reshape(channels, 4 * out), layer.bias.repeat(4)
 
 
 def _tokens_last(maps: torch.Tensor) -> torch.Tensor:

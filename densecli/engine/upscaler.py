@@ -1,0 +1,114 @@
+"""Low-resolution mask logits of updated image tokens: `output_upscaling` and the product with the hyper-networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from densecli.engine.image_tokens import FirstConvolution, ImageTokens
+from densecli.engine.in_place import Buffers
+
+# Image tokens that go through at a time on a CPU: what they become (3·C numbers each) stays in the cache of its cores.
+# Half as many take 8 % longer on an official shape.
+_TOKENS_OF_WINDOW = 1024
+
+
+class Upscaler:
+    """`output_upscaling` and the product with the hyper-networks, with channels last.
+
+    A transposed convolution of kernel 2 and stride 2 is one matrix product per token, whose 4 × C' outputs are the
+    four pixels that the token becomes. Left in that order, everything up to the logits is a product of matrices;
+    only the logits, the smallest of all, are put into rows and columns.
+    """
+
+    def __init__(
+        self,
+        decoder: Any,
+        high_res: tuple[torch.Tensor, ...],
+        size: tuple[int, int],
+        dtype: torch.dtype,
+        buffers: Buffers,
+    ) -> None:
+        self.decoder, self.dtype, self.buffers = decoder, dtype, buffers
+        self.height, self.width = height, width = size
+        first, self.norm, self.act1, second, self.act2 = decoder.output_upscaling
+        weight1, bias1 = _as_matrix(first)
+        self.weight2, bias2 = _as_matrix(second)
+        added1, self.added2 = bias1.expand(height * width, -1), bias2.expand(4 * height * width, -1)
+        if decoder.use_high_res_features:
+            stride4, stride8 = high_res
+            pixels = stride8[0].view(-1, height, 2, width, 2).permute(1, 3, 2, 4, 0)
+            added1 = added1 + pixels.reshape(height * width, -1)
+            pixels = stride4[0].view(-1, height, 2, 2, width, 2, 2).permute(1, 4, 2, 5, 3, 6, 0)
+            self.added2 = self.added2 + pixels.reshape(4 * height * width, -1)
+        self.first = FirstConvolution(weight1, added1)
+
+    def __call__(
+        self, image: ImageTokens, tokens: torch.Tensor, outputs: range, keep: torch.Tensor, logits: torch.Tensor
+    ) -> None:
+        """Write the kept outputs' logits to the first places of `logits` (… × 4h × 4w), in row-major order of `keep`.
+
+        image: image tokens of B prompts. tokens: B × M × C, final tokens of the outputs. keep: B × M bool.
+        """
+        networks = self.decoder.output_hypernetworks_mlps
+        rows = torch.stack([networks[i](tokens[:, n]) for n, i in enumerate(outputs)], 1)  # B × M × C'
+        if tokens.device.type == "cpu":
+            return self._in_windows(image, rows, keep, logits)
+        every, height, width = slice(None), self.height, self.width
+        x = self._last_pixels(image.first_pixels()(every, every), every)
+        found = rows.to(x.dtype) @ x.mT  # B × M × (h, w, 2, 2, 2, 2)
+        found = found.view(*keep.shape, height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        found = found.reshape(*keep.shape, *logits.shape[1:])[keep]
+        logits[: len(found)] = found
+
+    def _in_windows(self, image: ImageTokens, rows: torch.Tensor, keep: torch.Tensor, logits: torch.Tensor) -> None:
+        """The same prompt by prompt, some rows of image tokens at a time."""
+        height, width = self.height, self.width
+        # Two neighbours in a row of logits come from one pixel; they are moved as one number of twice the size.
+        pairs = logits.view(-1, height, 2, 2, 4 * width).view(torch.float64).unflatten(-1, (width, 2))
+        first_pixels = image.first_pixels()
+        step = max(1, _TOKENS_OF_WINDOW // width)
+        done = 0
+        for i, kept in enumerate(keep):
+            target = pairs[done : done + int(kept.sum())]
+            done += len(target)
+            for top in range(0, height, step):
+                bottom = min(top + step, height)
+                places = slice(top * width, bottom * width)
+                x = self._last_pixels(first_pixels(slice(i, i + 1), places), places)[0]
+                # All outputs, then the kept ones: so their last digits are the same whatever else is kept.
+                found = (rows[i].to(x.dtype) @ x.T)[kept].float().view(torch.float64)
+                found = found.view(len(target), bottom - top, width, 2, 2, 2).permute(0, 1, 3, 5, 2, 4)
+                for side in range(2):  # along a row of tokens: the other order moves two numbers at a time
+                    target[:, top:bottom, ..., side].copy_(found[..., side])
+
+    def _last_pixels(self, x: torch.Tensor, places: slice) -> torch.Tensor:
+        """b × 16·n × C'': the pixels of n image tokens after both convolutions, from those after the first product."""
+        b, n, _ = x.shape
+        x = x.view(b, 4 * n, -1)
+        x = F.layer_norm(x, x.shape[-1:], self.norm.weight, self.norm.bias, self.norm.eps).to(self.dtype)
+        x = self.buffers.product("stride 4", _activated(self.act1, x), self.weight2)
+        x += self.added2 if places == slice(None) else self.added2[4 * places.start : 4 * places.stop]
+        return _activated(self.act2, x).view(b, 16 * n, -1)
+
+
+def _activated(activation: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """`activation(x)`, in place where torch can."""
+    if isinstance(activation, torch.nn.GELU):
+        try:
+            return torch.ops.aten.gelu_(x, approximate=activation.approximate)
+        except RuntimeError as error:
+            if "could not create a primitive" not in str(error):
+                raise
+            # oneDNN, which has no room for its code where memory is short; PyTorch's own needs none.
+            with torch.backends.mkldnn.flags(enabled=False):
+                return torch.ops.aten.gelu_(x, approximate=activation.approximate)
+    return activation(x)
+
+
+def _as_matrix(layer: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """A ConvTranspose2d of kernel 2 and stride 2 as C × 4·C' weights and 4·C' biases, pixel by pixel."""
+    channels, out = layer.weight.shape[:2]
+    return layer.weight.permute(0, 2, 3, 1).reshape(channels, 4 * out), layer.bias.repeat(4)
