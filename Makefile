@@ -40,6 +40,7 @@ lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@cd benchmarks && ../$(BIN)/mypy --config-file ../pyproject.toml --explicit-package-bases .
 
 bench: setup
 	@$(BIN)/python benchmarks/run_all.py

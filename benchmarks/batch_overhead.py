@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import photo, table
@@ -40,8 +41,8 @@ def folder_of(place: Path, count: int, megapixels: float) -> Path:
 
 def job(inputs: Path, out: Path, points: int, **changes: object) -> BatchJob:
     options = SegmenterOptions(load_preset("dense", [f"points_per_side={points}"]), "starter")
-    values = {"devices": ("cpu",), "report": False, "segmenter": options, **changes}
-    return BatchJob([str(inputs)], out, **values)  # type: ignore[arg-type]
+    values: dict[str, Any] = {"devices": ("cpu",), "report": False, "segmenter": options, **changes}
+    return BatchJob([str(inputs)], out, **values)
 
 
 def quietly(asked: BatchJob) -> Outcome:
@@ -92,7 +93,7 @@ def busy(place: Path, images: int) -> None:
 def workers(place: Path, images: int, with_ray: bool) -> None:
     source = folder_of(place / "workers", images, 0.3)
     rows = []
-    asked = [("this process", {}), ("2 processes", {"devices": ("cpu", "cpu")})]
+    asked: list[tuple[str, dict[str, Any]]] = [("this process", {}), ("2 processes", {"devices": ("cpu", "cpu")})]
     if with_ray:
         asked += [
             ("Ray, 1 worker", {"engine": "ray", "workers": 1}),

@@ -124,14 +124,14 @@ def coarse_version(mask: np.ndarray, grid: int, rng: np.random.Generator, noise:
     logits = cv2.resize(mask.astype(np.float32), (grid, grid), interpolation=cv2.INTER_AREA)
     logits = cv2.GaussianBlur(logits, (0, 0), 0.7) - 0.5
     wrong = cv2.GaussianBlur(rng.standard_normal(logits.shape).astype(np.float32), (0, 0), 1.0)
-    return cv2.resize(logits + noise / wrong.std() * wrong, (width, height), interpolation=cv2.INTER_LINEAR) > 0
+    return cv2.resize(logits + noise / float(wrong.std()) * wrong, (width, height), interpolation=cv2.INTER_LINEAR) > 0
 
 
 def _scores(found: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
-    iou = np.count_nonzero(found & exact) / max(1, np.count_nonzero(found | exact))
+    iou = int(np.count_nonzero(found & exact)) / max(1, int(np.count_nonzero(found | exact)))
     rows, columns = ((found | exact).any(axis).nonzero()[0] for axis in (1, 0))
     part = slice(max(0, rows[0] - 1), rows[-1] + 2), slice(max(0, columns[0] - 1), columns[-1] + 2)
-    return float(iou), truth.f_of_windows(np.ascontiguousarray(found[part]), np.ascontiguousarray(exact[part]))
+    return iou, truth.f_of_windows(np.ascontiguousarray(found[part]), np.ascontiguousarray(exact[part]))
 
 
 def _measured(objects: Sequence[scenes.SceneObject]) -> list[scenes.SceneObject]:

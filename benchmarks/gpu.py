@@ -32,7 +32,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ def best_reference(bench: Bench, network, parameters: GeneratorParameters, pixel
         generator = reference_generator(network, points_per_batch=points, **meta_parameters(parameters))
         with bench.autocast():
             try:
-                tried[points] = statistics.median(bench.timed(lambda g=generator: g.generate(pixels), 1)[0]), generator
+                tried[points] = statistics.median(bench.timed(partial(generator.generate, pixels), 1)[0]), generator
             except torch.OutOfMemoryError:
                 print(f"reference with {points} points a batch: out of memory", flush=True)
     print("reference by points_per_batch: " + ", ".join(f"{n}: {t:.3f} s" for n, (t, _) in tried.items()), flush=True)
@@ -193,7 +193,7 @@ def whole(bench: Bench, variants: Sequence[tuple[str, Acceleration]], reference:
         if reference:
             points_per_batch, generator = best_reference(bench, network, parameters, pixels)
             with bench.autocast():
-                slow, peak = bench.timed(lambda g=generator: g.generate(pixels))
+                slow, peak = bench.timed(partial(generator.generate, pixels))
             bench.say(
                 "whole",
                 points=side * side,
@@ -210,7 +210,7 @@ def whole(bench: Bench, variants: Sequence[tuple[str, Acceleration]], reference:
             generator.generate(pixels)
             bench.settle()
             first = time.perf_counter() - begin
-            fast, peak = bench.timed(lambda g=generator: g.generate(pixels), 1 if bench.dry else max(bench.runs, 5))
+            fast, peak = bench.timed(partial(generator.generate, pixels), 1 if bench.dry else max(bench.runs, 5))
             last = generator.generate(pixels)
             bench.say(
                 "whole",
@@ -397,13 +397,13 @@ def peak_memory(bench: Bench) -> None:
     for megapixels in bench.megapixels(2, 12, 50, 100):
         pixels = photo(megapixels)
         generator = ours(network, parameters, bench.half)
-        seconds, peak = bench.timed(lambda g=generator, p=pixels: g.generate(p), 1)
+        seconds, peak = bench.timed(partial(generator.generate, pixels), 1)
         theirs = "does not fit"
         if bench.dry or 192 * 4 * megapixels * 1e6 * 2.5 < memory.free_bytes(bench.device):
             reference = reference_generator(network, 1 if bench.dry else 16, **meta_parameters(parameters))
             try:
                 with bench.autocast():
-                    theirs = f"{bench.timed(lambda g=reference, p=pixels: g.generate(p), 1)[1]:.2f}"
+                    theirs = f"{bench.timed(partial(reference.generate, pixels), 1)[1]:.2f}"
             except torch.OutOfMemoryError:
                 memory.release_cached(bench.device)
         bench.say(

@@ -35,7 +35,7 @@ from densecli.tune.state import FLOOR, Tuning
 from tests.e2e.chromium import CHROMEDRIVER, CHROMIUM, Chromium
 
 # Each slider, there and back, so that every answer is a new one.
-MOVES = {
+MOVES: dict[str, list[float]] = {
     "pred_iou_thresh": [0.46, 0.5, 0.4, 0.35, 0.3, 0.6],
     "stability_score_thresh": [0.72, 0.8, 0.65, 0.6, 0.5, 0.9],
     "box_nms_thresh": [0.72, 0.8, 0.65, 0.5, 0.85, 0.9],

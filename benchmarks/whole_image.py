@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 
 from common import PeakMemory, in_turn, photo, ratio, reference_generator, show, starter, table
 
@@ -50,7 +51,7 @@ def main() -> None:
         with PeakMemory() as reference_memory:
             run_reference()
         whole.clear()
-        our_times = in_turn(arguments.runs, run_reference, lambda pixels=pixels: ours.generate(pixels))[1]
+        our_times = in_turn(arguments.runs, run_reference, partial(ours.generate, pixels))[1]
         rows.append(
             [
                 f"{pixels.shape[1]}×{pixels.shape[0]}",

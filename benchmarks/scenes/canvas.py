@@ -176,7 +176,9 @@ class Canvas:
             out[top : top + 512] = np.rint(np.clip(light, 0, 1) * 255)
         done, data = cv2.imencode(".jpg", out[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
         assert done
-        return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        back = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert back is not None
+        return np.ascontiguousarray(back[..., ::-1])
 
     def objects(self) -> tuple[SceneObject, ...]:
         """All things of which at least a pixel is visible, wholes with the pixels of their parts."""

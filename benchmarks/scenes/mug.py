@@ -27,7 +27,7 @@ def draw(canvas: Canvas, rng: np.random.Generator) -> None:
     cx = canvas.aspect / 2 + rng.uniform(-0.35, 0.35) * (canvas.aspect - 3.2 * radius)
     bottom = rng.uniform(max(line + 0.15, height + 0.12), 0.9)
     top = bottom - height
-    far = min(np.linalg.norm(np.subtract(desk, wall)), 0.4)
+    far = min(float(np.linalg.norm(np.subtract(desk, wall))), 0.4)
     tone = apart(rng, desk, 0.35, (0.3, 0.92))
     if np.linalg.norm(np.subtract(tone, wall)) < 0.18:
         tone = apart(rng, wall, 0.3 + far / 4, (0.15, 0.8))

@@ -48,7 +48,7 @@ def blob(rng: np.random.Generator, cx: float, cy: float, r: float, wobble: float
     return np.stack([cx + radius * np.cos(t), cy + radius * np.sin(t)], 1)
 
 
-def stroke(path: Points, width: float | Sequence[float]) -> Points:
+def stroke(path: Points, width: float | Sequence[float] | np.ndarray) -> Points:
     """A line along `path` with round ends, of one width or one a point."""
     half = np.broadcast_to(np.asarray(width, dtype=np.float64) / 2, len(path))
     along = np.gradient(path, axis=0)

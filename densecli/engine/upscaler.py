@@ -71,16 +71,18 @@ class Upscaler:
         first_pixels = image.first_pixels()
         step = max(1, _TOKENS_OF_WINDOW // width)
         done = 0
-        for i, kept in enumerate(keep):
-            target = pairs[done : done + int(kept.sum())]
-            done += len(target)
+        for i, kept in enumerate(keep.tolist()):
+            which = [output for output, is_kept in enumerate(kept) if is_kept]
+            target = pairs[done : done + len(which)]
+            done += len(which)
             for top in range(0, height, step):
                 bottom = min(top + step, height)
                 places = slice(top * width, bottom * width)
                 x = self._last_pixels(first_pixels(slice(i, i + 1), places), places)[0]
                 # All outputs, then the kept ones: so their last digits are the same whatever else is kept.
-                found = (rows[i].to(x.dtype) @ x.T)[kept].float().view(torch.float64)
-                found = found.view(len(target), bottom - top, width, 2, 2, 2).permute(0, 1, 3, 5, 2, 4)
+                found = rows[i].to(x.dtype) @ x.T
+                found = (found if len(which) == len(found) else found[which]).float().view(torch.float64)
+                found = found.view(len(which), bottom - top, width, 2, 2, 2).permute(0, 1, 3, 5, 2, 4)
                 for side in range(2):  # along a row of tokens: the other order moves two numbers at a time
                     target[:, top:bottom, ..., side].copy_(found[..., side])
 

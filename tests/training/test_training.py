@@ -293,7 +293,7 @@ def test_the_shipped_config_fits_the_repository(tmp_path: Path) -> None:
         shapes = [tuple(m.shape[1:]) for m in encode(network.eval(), torch.zeros(1, 3, 64, 64))]
     width = network.hidden_dim
     assert shapes == [(width // 8, 16, 16), (width // 4, 8, 8), (width, 4, 4)]
-    assert network.image_size // 4 >= 112, "masks of 112 × 112: more would take `dense` longer than 15 s on two cores"
+    assert network.image_size >= 512, "masks of 128 × 128"
 
 
 def test_exported_weights_segment_a_photo(small_config: Path, tmp_path: Path) -> None:
