@@ -104,8 +104,13 @@ class DecoderShape:
 
     @property
     def tokens_bytes(self) -> int:
-        """One prompt's copy of the image tokens."""
+        """The image tokens, written out once."""
         return self.tokens * self.channels * self.element_size
+
+    @property
+    def shared_bytes(self) -> int:
+        """What all prompts of a crop share: its projections, places and pixels, 16 numbers for each of its tokens'."""
+        return 16 * self.tokens_bytes
 
     @property
     def tile_bytes(self) -> int:
@@ -158,6 +163,7 @@ def choose_batch_size(requested: int | str, device: torch.device, budget: int, s
     most_in_tile = max(1, most_in_tile)
     if isinstance(requested, int):
         return BatchSize(requested, _even(requested, most_in_tile))
+    budget -= shape.shared_bytes
     points = _MOST_POINTS_PER_BATCH.get(device.type, 64)
     tile = min(points, most_in_tile)
     while points > 1 and points * shape.batch_bytes + tile * shape.tile_bytes > budget:

@@ -20,7 +20,6 @@ from densecli.engine.edges import Guide
 from densecli.engine.filling import Filled
 from densecli.engine.grid import Crop
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters
-from densecli.engine.threads import MANY_MASKS, over_threads, slices
 from densecli.masks import Mask, Runs
 
 Filter = Literal[
@@ -239,10 +238,12 @@ def _cleaned(
     funnel.largest_area = max((w.area for w in winners), default=0)
     most = size[0] * size[1] * (1.0 if fraction is None else fraction)
     cleaned, unchanged = [], []
-    areas_before = [w.area for w in winners]
-    for winner, area_before, changed in zip(
-        winners, areas_before, _without_small_regions(winners, size, min_area), strict=True
-    ):
+    for winner in winners:
+        changed, area_before = False, winner.area
+        if min_area > 1 and winner.area:
+            x, y, runs, changed = cleanup.remove_small_regions(winner.x, winner.y, winner.runs, size, min_area)
+            if changed:
+                winner.place(x, y, runs)
         # A mask without a pixel has nothing to show: the reference lists such masks, nobody can use them.
         if 0 < winner.area <= most:
             cleaned.append(winner)
@@ -255,22 +256,6 @@ def _cleaned(
         scores = torch.tensor(unchanged).float()
         cleaned = _without_duplicates("nms_after_cleanup", cleaned, scores, nms_thresh, journal)
     return cleaned
-
-
-def _without_small_regions(winners: Sequence[Winner], size: tuple[int, int], min_area: int) -> list[bool]:
-    """Whether each of the masks, which lose small holes and islands here, has changed."""
-    changed = [False] * len(winners)
-
-    def work(part: slice) -> None:
-        for i in range(part.start, part.stop):
-            winner = winners[i]
-            x, y, runs, changed[i] = cleanup.remove_small_regions(winner.x, winner.y, winner.runs, size, min_area)
-            if changed[i]:
-                winner.place(x, y, runs)
-
-    if min_area > 1:
-        over_threads(work, slices(len(winners), MANY_MASKS))
-    return changed
 
 
 def _without_parts(
