@@ -169,12 +169,11 @@ class PromptDecoder:
 
     def _transformed(self, pe: torch.Tensor, started: torch.Tensor, prompts: torch.Tensor | None) -> _Transformed:
         """A tile after the transformer's layers, from its tokens before (pe) and after layer 0's token side."""
-        if prompts is not None:
-            return _Transformed(*self._plain.transform(pe, started, self._prompted_image(prompts)), pe)
-        served = self.dtype == torch.float32 and self.device.type == "cpu"
-        if served and FactoredTransformer.serves(self.decoder.transformer, pe.shape[1]):
+        exact_on_cpu = self.dtype == torch.float32 and self.device.type == "cpu"
+        if prompts is None and exact_on_cpu and FactoredTransformer.serves(self.decoder.transformer, pe.shape[1]):
             return _Transformed(*self._factored.transform(pe, started), pe)
-        return _Transformed(*self._plain.transform(pe, started, None), pe)
+        image = None if prompts is None else self._prompted_image(prompts)
+        return _Transformed(*self._plain.transform(pe, started, image), pe)
 
     def _finished(
         self,
@@ -220,10 +219,8 @@ class PromptDecoder:
             learned.insert(0, self.decoder.obj_score_token.weight)
         return torch.cat([torch.cat(learned)[None].expand(len(points), -1, -1), sparse], 1)
 
-    def _prompted_image(self, prompts: torch.Tensor | None) -> torch.Tensor | None:
-        """B × N × C image tokens with the mask prompt added, or None where all prompts share the plain ones."""
-        if prompts is None:
-            return None
+    def _prompted_image(self, prompts: torch.Tensor) -> torch.Tensor:
+        """B × N × C image tokens with the mask prompt added."""
         clamped = prompts.clamp(-MASK_PROMPT_LIMIT, MASK_PROMPT_LIMIT)[:, None]
         dense = self.prompt_encoder._embed_masks(clamped)
         return _tokens_last(self.embedding + dense)

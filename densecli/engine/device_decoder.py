@@ -27,6 +27,7 @@ import torch.nn.functional as F
 
 from densecli.engine.encoder import Features
 from densecli.engine.triton_kernels import decoder_kernels, shared_memory
+from densecli.engine.two_way import after_attention, self_attended
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -178,17 +179,13 @@ class DeviceDecoder:
         pe, q = tokens, tokens
         image = shared.image
         for index, layer in enumerate(self.transformer.layers):
-            if layer.skip_first_layer_pe:
-                q = layer.norm1(layer.self_attn(q=q, k=q, v=q))
-            else:
-                q = layer.norm1(q + layer.self_attn(q=q + pe, k=q + pe, v=q))
+            q = self_attended(layer, q, pe)
             attention = layer.cross_attn_token_to_image
             if index == 0:
                 update = self._tokens_to_shared_image(attention, q + pe, shared)
             else:
                 update = self._tokens_to_image(attention, q + pe, image, index - 1)
-            q = layer.norm2(q + update)
-            q = layer.norm3(q + layer.mlp(q))
+            q = after_attention(layer, q, update)
             image = self._updated_image(layer.cross_attn_image_to_token, q + pe, q, image, index, shared)
         final = self.transformer.final_attn_token_to_image
         q = self.transformer.norm_final_attn(q + self._tokens_to_image(final, q + pe, image, -1))

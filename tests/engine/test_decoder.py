@@ -8,6 +8,7 @@ import torch
 from densecli import checkpoints, model
 from densecli.engine.decoder import PromptDecoder
 from densecli.engine.encoder import Features
+from densecli.engine.two_way import TwoWayTransformer
 
 NAMES = ["tiny", "small", "base-plus", "large"]
 POINTS = torch.tensor([[100.0, 200.0], [512.0, 512.0], [900.0, 30.0], [5.0, 1000.0]])
@@ -70,6 +71,22 @@ def test_float32(network, multimask: bool, with_prompt: bool) -> None:
     assert torch.allclose(decoded.predicted_iou, expected_iou, atol=1e-5)
 
 
+def test_image_tokens_stay_factors_where_prompts_share_them(network, monkeypatch) -> None:
+    """Points of a grid, boxes with a click; not mask prompts, and not half precision, whose squares it would spoil."""
+    written_out: list[torch.dtype] = []
+    real = TwoWayTransformer.transform
+    monkeypatch.setattr(
+        TwoWayTransformer, "transform", lambda self, pe, *rest: written_out.append(pe.dtype) or real(self, pe, *rest)
+    )
+    decoder = PromptDecoder(network, features(network), torch.float32)
+    options = {"tile": 4, "multimask_output": True, "pred_iou_thresh": 1.0}
+    decoder.decode(POINTS, **options)
+    decoder.decode(POINTS[None, :3], labels=torch.tensor([[2, 3, 1]], dtype=torch.int), **options)
+    assert written_out == []
+    decoder.decode(POINTS, mask_prompts=torch.zeros(len(POINTS), 256, 256), **options)
+    assert len(written_out) == 1
+
+
 def test_bfloat16(network) -> None:
     of = features(network)
     expected, expected_iou = reference(network, of, True, None)
@@ -93,3 +110,18 @@ def test_only_survivors_have_logits(network, tile: int) -> None:
     assert relative_error(some.logits, everything.logits[some.keep.flatten()]) < 1e-5
     named = decoder.decode(POINTS, tile=tile, multimask_output=True, pred_iou_thresh=1.0, keep=some.keep)
     assert torch.equal(named.keep, some.keep) and relative_error(named.logits, some.logits) < 1e-5
+
+
+def test_budgets_count_what_prompts_share(network) -> None:
+    """All that a decoder holds on to for one crop, beside the network and the encoder's features."""
+    of = features(network)
+    decoder = PromptDecoder(network, of, torch.float32)
+    decoder.decode(POINTS, tile=4, multimask_output=True, pred_iou_thresh=0.0)
+    not_its_own = {x.untyped_storage().data_ptr() for x in [*network.parameters(), of.embedding, *of.high_res]}
+    held = {}
+    for part in (decoder._plain, decoder._factored, decoder._upscaler):
+        values = [x for value in vars(part).values() for x in (value if isinstance(value, list | tuple) else [value])]
+        storages = [x.untyped_storage() for x in values if isinstance(x, torch.Tensor)]
+        held.update({s.data_ptr(): s.nbytes() for s in storages if s.data_ptr() not in not_its_own})
+    shared = decoder.shape(True).shared_bytes
+    assert 0.75 * shared < sum(held.values()) <= shared

@@ -94,6 +94,15 @@ def test_less_memory_smaller_batches() -> None:
     assert memory.choose_batch_size(500, cpu, 0, official).points == 500
 
 
+def test_what_prompts_share_counts_against_the_budget() -> None:
+    official = memory.DecoderShape(tokens=4096, channels=256, outputs=3, element_size=4)
+    cpu = torch.device("cpu")
+    most = memory.choose_batch_size("auto", cpu, 1 << 34, official)
+    needed = most.points * official.batch_bytes + most.tile * official.tile_bytes
+    assert memory.choose_batch_size("auto", cpu, needed + official.shared_bytes, official) == most
+    assert memory.choose_batch_size("auto", cpu, needed, official).points < most.points
+
+
 @pytest.mark.parametrize(
     "words",
     [
