@@ -155,8 +155,8 @@ def test_dozens_of_masks(first_starter) -> None:
 
 def randomised(name: str):
     """An official shape with random weights, scaled so that signals neither die nor explode on the way."""
+    torch.manual_seed(3)  # before it is built: biases keep the values that they are made with
     network = model.build_network(official(name))
-    torch.manual_seed(3)
     with torch.no_grad():
         for p in network.parameters():
             if p.dim() > 1:
@@ -176,7 +176,9 @@ def official(name: str) -> Path:
         pytest.param({"use_m2m": True}, id="m2m", marks=pytest.mark.slow),
     ],
 )
-def test_official_tiny_shape(photos, extra: dict) -> None:
+def test_official_tiny_shape(extra: dict) -> None:
+    """A bigger photo, as above: its smallest mask is large enough that one tipped pixel is within the tolerance."""
+    pixels = skimage.data.coffee()
     network = randomised("tiny")
     settings = {
         "points_per_side": 3,
@@ -186,9 +188,10 @@ def test_official_tiny_shape(photos, extra: dict) -> None:
         "box_nms_thresh": 1.0,  # random masks all span the image: without this one would be left
         **extra,
     }
-    expected = reference(network, photos["coffee"], settings)
+    expected = reference(network, pixels, settings)
     assert len(expected) >= 9
-    assert_same_masks(expected, ours(network, photos["coffee"], settings), settings)
+    assert min(np.count_nonzero(found.mask) for found in expected) >= 1 / SCORE_TOLERANCE
+    assert_same_masks(expected, ours(network, pixels, settings), settings)
 
 
 def test_single_mask_that_falls_back_to_the_best_of_three(first_starter, photos) -> None:
