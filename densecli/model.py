@@ -381,7 +381,7 @@ def notices_of(choice: Choice) -> list[str]:
     notices = [choice.reason] if choice.reason else []
     if choice.name == STARTER:
         notices.append(
-            "the starter is a small stand-in, far below SAM 2.1; "
+            "the starter is a small stand-in, coarser than SAM 2.1; "
             f"for real work run: {checkpoints.fetch_command('large')}"
         )
     return notices

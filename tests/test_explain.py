@@ -15,7 +15,10 @@ from densecli import Segmenter
 from densecli.engine.generator import Funnel
 from densecli.explain import many_parts, why_empty
 from densecli.presets import load_preset
+from tests.conftest import FIRST_STARTER
 
+# Its predicted IoU stays below 1, so that a threshold of 1 leaves nothing.
+BELOW_ONE = str(FIRST_STARTER[0])
 DENSE = load_preset("dense").resolve("large").parameters()
 
 
@@ -25,7 +28,7 @@ def settings_in(advice: str) -> list[str]:
 
 
 FILTERS = {
-    "pred_iou_thresh": ["pred_iou_thresh=1.0"],
+    "pred_iou_thresh": ["pred_iou_thresh=1.0", "stability_score_thresh=0.5"],
     "stability_score_thresh": ["stability_score_thresh=1.0"],
     "min_mask_region_area": ["min_mask_region_area=9999999"],
     "max_mask_area_fraction": ["max_mask_area_fraction=0.00001", "min_mask_region_area=0"],
@@ -34,23 +37,23 @@ FILTERS = {
 
 @pytest.mark.parametrize("key", FILTERS)
 def test_following_the_advice_gives_a_mask(key: str, photo: np.ndarray) -> None:
-    given = ["points_per_side=4", *FILTERS[key]]
-    result = Segmenter("default", "starter", "cpu", overrides=given)(photo)
+    given, model = ["points_per_side=4", *FILTERS[key]], BELOW_ONE if key == "pred_iou_thresh" else "starter"
+    result = Segmenter("default", model, "cpu", overrides=given)(photo)
     assert len(result.masks) == 0 and result.coverage == 0
     np.testing.assert_array_equal(result.overlay(), photo)
     assert result.advice is not None and "\n" not in result.advice
     assert key in result.advice
     changes = settings_in(result.advice)
     assert [change.partition("=")[0] for change in changes] == [key]
-    again = Segmenter("default", "starter", "cpu", overrides=[*given, *changes])(photo)
+    again = Segmenter("default", model, "cpu", overrides=[*given, *changes])(photo)
     assert len(again.masks) >= 1
 
 
 def test_with_crops_the_advice_leads_to_a_mask_in_the_end(photo: np.ndarray) -> None:
     # The best candidate may be one that a crop's edge cuts off, so the first advice may not be enough.
-    given, said = ["points_per_side=3", "crop_n_layers=1", "pred_iou_thresh=1.0"], []
+    given, said = ["points_per_side=3", "crop_n_layers=1", "pred_iou_thresh=1.0", "stability_score_thresh=0.5"], []
     for _ in range(3):
-        result = Segmenter("default", "starter", "cpu", overrides=given)(photo)
+        result = Segmenter("default", BELOW_ONE, "cpu", overrides=given)(photo)
         if result.masks:
             break
         assert result.advice is not None

@@ -110,7 +110,7 @@ def test_photo_that_moved_or_changed(folder: Path, fresh: Segmentation, photo: n
 
 def test_wishes_that_it_cannot_tell(folder: Path, fresh: Segmentation) -> None:
     for override, said in (
-        ("pred_iou_thresh=0.3", "pred_iou_thresh 0.35 up only"),
+        ("pred_iou_thresh=0.3", "pred_iou_thresh 0.5 up only"),
         ("points_per_side=9", "points_per_side 8, not of 9"),
     ):
         with pytest.raises(UsageError, match=said) as raised:

@@ -19,8 +19,7 @@ from densecli.preset_keys import SECTION_OF, SECTIONS, allowed_values, meanings
 from densecli.preset_wording import template, to_yaml
 from densecli.presets import Preset, list_presets, load_preset
 
-MOST_OF_THE_STARTER = {"pred_iou_thresh": 0.35, "stability_score_thresh": 0.50}
-WHOLES_OF_THE_STARTER = {"pred_iou_thresh": 0.50, "stability_score_thresh": 0.80}
+LOW_FOR_STARTER = {"starter": {"generator": {"pred_iou_thresh": 0.35, "stability_score_thresh": 0.50}}}
 
 fractions = st.floats(0, 1)
 GENERATOR = {
@@ -160,8 +159,7 @@ def test_shipped_presets_are_those_of_the_contract() -> None:
 def test_shipped_values(name: str, values: dict[str, Any]) -> None:
     used = load_preset(name).resolve("large").parameters()
     assert used | values == used
-    for_starter = MOST_OF_THE_STARTER if name == "dense" else WHOLES_OF_THE_STARTER
-    assert load_preset(name).resolve("starter").parameters() == used | for_starter
+    assert load_preset(name).resolve("starter").parameters() == used, "a preset means the same with every model"
 
 
 def test_keys_are_unique_across_sections_so_that_the_flat_summary_loses_none() -> None:
@@ -185,7 +183,8 @@ def test_every_key_has_a_meaning_and_its_allowed_values_in_words() -> None:
 
 
 def test_a_plain_value_of_the_users_file_beats_an_inherited_for_model_value(tmp_path: Path) -> None:
-    preset = load(tmp_path, {"extends": "dense", "generator": {"pred_iou_thresh": 0.9}})
+    load(tmp_path, {"extends": "dense", "for_model": LOW_FOR_STARTER}, name="base.yaml")
+    preset = load(tmp_path, {"extends": "base.yaml", "generator": {"pred_iou_thresh": 0.9}})
     starter = preset.resolve("starter").generator
     assert (starter.pred_iou_thresh, starter.stability_score_thresh) == (0.9, 0.50)
     assert preset.resolve("large").generator.pred_iou_thresh == 0.9
@@ -204,12 +203,16 @@ def test_set_beats_every_for_model_value(tmp_path: Path) -> None:
     document = {"extends": "dense", "for_model": {"starter": {"generator": {"pred_iou_thresh": 0.3}}}}
     preset = load(tmp_path, document, "pred_iou_thresh=0.77")
     assert {preset.resolve(model).generator.pred_iou_thresh for model in ("starter", "large", "x")} == {0.77}
-    assert preset.resolve("starter").generator.stability_score_thresh == 0.50
+    assert preset.resolve("starter").generator.stability_score_thresh == 0.90
 
 
 def test_layers_of_a_chain_win_in_turn(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    load(tmp_path, {"extends": "dense", "model": "tiny", "cleanup": {"min_mask_region_area": 7}}, name="a.yaml")
+    load(
+        tmp_path,
+        {"extends": "dense", "model": "tiny", "cleanup": {"min_mask_region_area": 7}, "for_model": LOW_FOR_STARTER},
+        name="a.yaml",
+    )
     # The path counts from the folder of the file that holds it.
     load(tmp_path, {"extends": "../a.yaml", "description": "b", "generator": {"use_m2m": True}}, name="sub/b.yaml")
     preset = load(tmp_path, {"extends": "sub/b.yaml", "generator": {"points_per_side": 8}}, "crop_n_layers=1")
@@ -219,7 +222,7 @@ def test_layers_of_a_chain_win_in_turn(tmp_path: Path) -> None:
         "use_m2m": True,
         "points_per_side": 8,
         "crop_n_layers": 1,
-    } | MOST_OF_THE_STARTER
+    } | LOW_FOR_STARTER["starter"]["generator"]
     assert used == load_preset("dense").resolve("starter").parameters() | expected
     assert (preset.name, preset.model, preset.description) == ("mine", "tiny", "")
     assert [path.stem for path in preset.bases] == ["b", "a", "dense"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sam2.modeling.sam.mask_decoder import MaskDecoder
     from sam2.modeling.sam2_base import SAM2Base
 
-CONFIG = Path(__file__).parents[1] / "checkpoints" / "starter.yaml"
+CONFIG = Path(__file__).with_name("from_scratch.yaml")
 STRIDE = 32
 
 

@@ -24,3 +24,13 @@ def edge_kernels() -> ModuleType | None:
     from densecli.engine import edge_kernels
 
     return edge_kernels
+
+
+@cache
+def upscaling_kernels() -> ModuleType | None:
+    """The module upscaling_kernels, or None as above."""
+    if kernels() is None:
+        return None
+    from densecli.engine import upscaling_kernels
+
+    return upscaling_kernels

@@ -69,7 +69,7 @@ def serves(network: SAM2Base, multimask_output: bool) -> bool:
 
 
 def fusable(network: SAM2Base, storage: torch.dtype) -> bool:
-    """Whether the fused kernels can serve: sides that are powers of two from 16 (not the starter's), and exact GELUs.
+    """Whether the fused kernels can serve: sides that are powers of two from 16, as the official ones, and exact GELUs.
 
     float32 tiles do not fit a GPU's shared memory; the interpreter, on the CPU, has no such limit.
     """

@@ -29,7 +29,9 @@ from typing import Any
 
 import torch
 
+from densecli.engine.compiled import upscaling_kernels
 from densecli.engine.image_tokens import FirstPixels
+from densecli.engine.in_place import Buffers
 from densecli.engine.two_way import TwoWayTransformer, after_attention, self_attended
 
 
@@ -59,11 +61,18 @@ class Factors:
         transformer = self.transformer
         v0, v1 = self.v0 @ transformer.pixel_weight, self.v1 @ transformer.pixel_weight
 
-        def of(prompts: slice, places: slice) -> torch.Tensor:
-            pixels = transformer.buffers.product("stride 8", self.a0[prompts, :, places].mT, v0[prompts])
+        def of(prompts: slice, places: slice, buffers: Buffers) -> torch.Tensor:
+            pixels = buffers.product("stride 8", self.a0[prompts, :, places].mT, v0[prompts])
             pixels.baddbmm_(self.a1[prompts, :, places].mT, v1[prompts])
-            pixels.addcmul_(self.s1[prompts, places, None], transformer.pixels[places])
-            return torch.addcmul(transformer.pixel_bias[places], pixels, self.s2[prompts, places, None], out=pixels)
+            s1, shared = self.s1[prompts, places], transformer.pixels[places]
+            s2, added = self.s2[prompts, places], transformer.pixel_bias[places]
+            loops = upscaling_kernels()
+            if loops is not None:
+                for x, *scales in zip(pixels.numpy(), s1.numpy(), s2.numpy(), strict=True):
+                    loops.scaled_sums(x, scales[0], shared.numpy(), scales[1], added.numpy())
+                return pixels
+            pixels.addcmul_(s1[..., None], shared)
+            return torch.addcmul(added, pixels, s2[..., None], out=pixels)
 
         return of
 

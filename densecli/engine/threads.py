@@ -1,10 +1,11 @@
-"""Work on all threads: for compiled loops, which let go of the GIL."""
+"""Work on all threads: compiled loops, which let go of the GIL, and small products of matrices side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from threading import Barrier
 from typing import TypeVar
 
 import torch
@@ -21,6 +22,27 @@ _SLICES = 4
 def worker_threads(n: int) -> ThreadPoolExecutor:
     """n threads for compiled loops."""
     return ThreadPoolExecutor(n, thread_name_prefix="densecli-loops")
+
+
+@cache
+def single_threads(n: int) -> ThreadPoolExecutor:
+    """n threads in each of which torch itself uses one.
+
+    For many small products: shared by all threads, every single one of them ends with waiting for the slowest.
+    """
+
+    def alone() -> None:
+        torch.get_num_threads()  # a thread's first question gives it the number for all: before, not after
+        torch.set_num_threads(1)
+
+    pool = ThreadPoolExecutor(n, thread_name_prefix="densecli-products", initializer=alone)
+    all_there = Barrier(n + 1)
+    for _ in range(n):
+        pool.submit(all_there.wait)
+    all_there.wait()
+    # torch keeps the number by thread, and the last that was set for threads to come: those must not have one.
+    torch.set_num_threads(n)
+    return pool
 
 
 def over_threads(work: Callable[[A], B], items: Sequence[A]) -> list[B]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from densecli.engine.compiled import upscaling_kernels
 from densecli.engine.image_tokens import FirstConvolution, ImageTokens
 from densecli.engine.in_place import Buffers
+from densecli.engine.threads import single_threads
 
 # Image tokens that go through at a time on a CPU: what they become (3·C numbers each) stays in the cache of its cores.
 # Half as many take 8 % longer on an official shape.
@@ -44,6 +49,13 @@ class Upscaler:
             pixels = stride4[0].view(-1, height, 2, 2, width, 2, 2).permute(1, 4, 2, 5, 3, 6, 0)
             self.added2 = self.added2 + pixels.reshape(4 * height * width, -1)
         self.first = FirstConvolution(weight1, added1)
+        self._own = threading.local()
+        gelus = all(type(a) is torch.nn.GELU and a.approximate == "none" for a in (self.act1, self.act2))
+        in_float32 = dtype == self.added2.dtype == self.norm.weight.dtype == torch.float32
+        self.loops = upscaling_kernels() if gelus and in_float32 and self.added2.device.type == "cpu" else None
+        if self.loops is not None:
+            self.added2 = self.added2.contiguous()
+            self._norm_weight, self._norm_bias = (p.detach().numpy() for p in (self.norm.weight, self.norm.bias))
 
     def __call__(
         self, image: ImageTokens, tokens: torch.Tensor, outputs: range, keep: torch.Tensor, logits: torch.Tensor
@@ -57,34 +69,64 @@ class Upscaler:
         if tokens.device.type == "cpu":
             return self._in_windows(image, rows, keep, logits)
         every, height, width = slice(None), self.height, self.width
-        x = self._last_pixels(image.first_pixels()(every, every), every)
+        x = self._last_pixels(image.first_pixels()(every, every, self.buffers), every)
         found = rows.to(x.dtype) @ x.mT  # B × M × (h, w, 2, 2, 2, 2)
         found = found.view(*keep.shape, height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
         found = found.reshape(*keep.shape, *logits.shape[1:])[keep]
         logits[: len(found)] = found
 
     def _in_windows(self, image: ImageTokens, rows: torch.Tensor, keep: torch.Tensor, logits: torch.Tensor) -> None:
-        """The same prompt by prompt, some rows of image tokens at a time."""
-        height, width = self.height, self.width
-        # Two neighbours in a row of logits come from one pixel; they are moved as one number of twice the size.
-        pairs = logits.view(-1, height, 2, 2, 4 * width).view(torch.float64).unflatten(-1, (width, 2))
-        first_pixels = image.first_pixels()
-        step = max(1, _TOKENS_OF_WINDOW // width)
-        done = 0
+        """The same prompt by prompt, some rows of image tokens at a time; every thread has windows of its own."""
+        n, first_pixels = torch.get_num_threads(), image.first_pixels()
+        # Enough windows for all threads.
+        step = min(_TOKENS_OF_WINDOW // self.width, math.ceil(self.height * len(keep) / n))
+        tops = range(0, self.height, max(1, step))
+        prompts, done = [], 0
         for i, kept in enumerate(keep.tolist()):
             which = [output for output, is_kept in enumerate(kept) if is_kept]
-            target = pairs[done : done + len(which)]
+            prompts.append((i, which, logits[done : done + len(which)]))
             done += len(which)
-            for top in range(0, height, step):
-                bottom = min(top + step, height)
-                places = slice(top * width, bottom * width)
-                x = self._last_pixels(first_pixels(slice(i, i + 1), places), places)[0]
-                # All outputs, then the kept ones: so their last digits are the same whatever else is kept.
-                found = rows[i].to(x.dtype) @ x.T
-                found = (found if len(which) == len(found) else found[which]).float().view(torch.float64)
-                found = found.view(len(which), bottom - top, width, 2, 2, 2).permute(0, 1, 3, 5, 2, 4)
-                for side in range(2):  # along a row of tokens: the other order moves two numbers at a time
-                    target[:, top:bottom, ..., side].copy_(found[..., side])
+        # All prompts of a window, then the next: what they share there stays in the cache.
+        wanted = [(*prompt, top) for top in tops for prompt in prompts]
+
+        @torch.no_grad()
+        def work(begin: int, step: int) -> None:
+            buffers = self._buffers_of_thread()
+            for i, which, pictures, top in wanted[begin::step]:
+                places = slice(top * self.width, min(top + tops.step, self.height) * self.width)
+                self._write_window(first_pixels(slice(i, i + 1), places, buffers), places, rows[i], which, pictures)
+
+        if n > 1 and len(wanted) > 1 and self.loops is not None:  # other threads know nothing of autocast
+            for share in [single_threads(n).submit(work, thread, n) for thread in range(n)]:
+                share.result()
+        else:
+            work(0, 1)
+
+    def _buffers_of_thread(self) -> Buffers:
+        if not hasattr(self._own, "buffers"):
+            self._own.buffers = Buffers(self.buffers.used)
+        return self._own.buffers
+
+    def _write_window(
+        self, x: torch.Tensor, places: slice, rows: torch.Tensor, which: list[int], pictures: torch.Tensor
+    ) -> None:
+        """The kept outputs' logits of some rows of image tokens. x: 1 × n × 4·C'. pictures: those outputs' logits."""
+        loops = self.loops
+        if loops is not None:
+            x = x.view(-1, len(self.norm.weight))
+            loops.normalise_and_activate(x.numpy(), self._norm_weight, self._norm_bias, np.float32(self.norm.eps))
+            x = self._buffers_of_thread().product("stride 4", x, self.weight2)
+            added = self.added2[4 * places.start : 4 * places.stop].numpy()
+            loops.activate_and_multiply(
+                x.numpy(), added, rows[which].numpy(), pictures.numpy(), self.width, places.start
+            )
+            return
+        top, bottom = places.start // self.width, places.stop // self.width
+        x = self._last_pixels(x, places)[0]
+        # All outputs, then the kept ones: so their last digits are the same whatever else is kept.
+        found = (rows.to(x.dtype) @ x.T)[which].float()
+        found = found.view(len(which), bottom - top, self.width, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
+        pictures[:, 4 * top : 4 * bottom] = found.reshape(len(which), 4 * (bottom - top), -1)
 
     def _last_pixels(self, x: torch.Tensor, places: slice) -> torch.Tensor:
         """b × 16·n × C'': the pixels of n image tokens after both convolutions, from those after the first product."""

@@ -76,8 +76,8 @@ def _mask(mask: Mask) -> dict[str, Any]:
         "id": mask.id,
         "area": mask.area,
         "bbox": mask.bbox,
-        "predicted_iou": round(mask.predicted_iou, 5),
-        "stability": round(mask.stability_score, 5),
+        "predicted_iou": round(mask.predicted_iou, 7),
+        "stability": round(mask.stability_score, 7),
         "parent": mask.parent,
         "color": mask.color,
         # COCO counts of the box alone.
@@ -92,11 +92,11 @@ def why(tuning: Tuning, wish: ResolvedPreset, x: int, y: int) -> dict[str, Any]:
 
     def entry(verdict: Verdict) -> dict[str, Any]:
         loss = verdict.loss
-        stability = None if np.isnan(verdict.stability) else round(verdict.stability, 5)
+        stability = None if np.isnan(verdict.stability) else round(verdict.stability, 7)
         h, w = verdict.runs.size
         return {
             "candidate": verdict.candidate,
-            "predicted_iou": round(verdict.predicted_iou, 5),
+            "predicted_iou": round(verdict.predicted_iou, 7),
             "stability": stability,
             "area": verdict.runs.area,
             "mask": verdict.mask_id,

@@ -64,12 +64,13 @@ def test_show_is_yaml_that_check_accepts_and_that_means_the_same(tmp_path: Path)
 
 
 def test_show_for_a_model(tmp_path: Path) -> None:
-    shown = yaml.safe_load(ok("show", "dense", "--model", "starter", cwd=tmp_path))
+    (tmp_path / "mine.yaml").write_text("extends: dense\nfor_model: {starter: {generator: {pred_iou_thresh: 0.35}}}\n")
+    shown = yaml.safe_load(ok("show", "mine.yaml", "--model", "starter", cwd=tmp_path))
     assert shown["generator"]["pred_iou_thresh"] == 0.35
     assert "for_model" not in shown
-    as_json = json.loads(ok("show", "dense", "--model", "starter", "--json", cwd=tmp_path))
+    as_json = json.loads(ok("show", "mine.yaml", "--model", "starter", "--json", cwd=tmp_path))
     assert {key: as_json[key] for key in shown} == shown
-    assert (as_json["name"], as_json["for"]) == ("dense", "starter")
+    assert (as_json["name"], as_json["for"]) == ("mine", "starter")
 
 
 def test_check_names_the_mistake(tmp_path: Path) -> None:
@@ -103,8 +104,9 @@ def test_new_writes_a_commented_file_that_changes_nothing_yet(tmp_path: Path) ->
     assert re.search(r"# Points along one side .*\n(  # .*\n)*?  # .*Allowed: a whole number from 1 to 1024", text)
     ours = json.loads(ok("show", "deep/mine.yaml", "--json", cwd=tmp_path))
     theirs = json.loads(ok("show", "low-vram", "--json", cwd=tmp_path))
-    for section in ("model", "generator", "cleanup", "limits", "for_model"):
+    for section in ("model", "generator", "cleanup", "limits"):
         assert ours[section] == theirs[section]
+    assert "  # starter: {generator: {pred_iou_thresh: 0.45}}\n" in text and "for_model" not in ours
 
 
 def test_new_overwrites_only_when_told(tmp_path: Path) -> None:

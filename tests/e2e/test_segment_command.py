@@ -22,7 +22,7 @@ from PIL import Image, ImageColor
 from pycocotools import mask as coco
 
 from densecli.masks import summary_schema
-from tests.conftest import CHECKOUT, Command, Finished, obeying_permissions, screen_of, small_disk
+from tests.conftest import CHECKOUT, FIRST_STARTER, Command, Finished, obeying_permissions, screen_of, small_disk
 
 SMALL = ("-m", "starter", "-s", "points_per_side=6", "-s", "min_mask_region_area=40")
 KINDS = "overlay,json,labels,masks,cutouts"
@@ -341,7 +341,17 @@ def test_all_inputs_failed(bad: Path, run_densecli: Command) -> None:
 
 
 def test_an_empty_result_is_good_and_comes_with_advice_that_works(bad: Path, run_densecli: Command) -> None:
-    common = ("segment", "good.png", "-m", "starter", "-s", "points_per_side=6", "-s", "pred_iou_thresh=1.0")
+    common = (
+        "segment",
+        "good.png",
+        "-m",
+        str(FIRST_STARTER[0]),
+        "-s",
+        "points_per_side=6",
+        "-s",
+        "pred_iou_thresh=1.0",
+    )
+    common += ("-s", "stability_score_thresh=0.5")
     done = run_densecli(*common, "-o", "empty", cwd=bad)
     assert done.code == 0
     assert done.stdout == "good.png: Found 0 masks. empty/good_overlay.png, empty/good_masks.json\n"

@@ -40,7 +40,7 @@ from densecli.tune.wording import in_words  # noqa: E402
 pytestmark = NEEDS_CHROMIUM
 NAME = "my desk's.png"
 # Thresholds of its own: those that a preset has for the starter change with its weights.
-GRID = ["points_per_side=8", "min_mask_region_area=20", "pred_iou_thresh=0.45", "stability_score_thresh=0.70"]
+GRID = ["points_per_side=8", "min_mask_region_area=20", "pred_iou_thresh=0.80", "stability_score_thresh=0.85"]
 OPTIONS = ("-m", "starter", *(word for value in GRID for word in ("-s", value)))
 
 
@@ -192,9 +192,9 @@ def test_it_opens_with_the_masks_of_the_preset(page: Page, kept: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "keys", "value"),
     [
-        ("pred_iou_thresh", [Keys.ARROW_RIGHT] * 3, 0.48),
+        ("pred_iou_thresh", [Keys.ARROW_RIGHT] * 3, 0.83),
         ("pred_iou_thresh", [Keys.HOME], 0.3),
-        ("stability_score_thresh", [Keys.ARROW_LEFT] * 4, 0.66),
+        ("stability_score_thresh", [Keys.ARROW_LEFT] * 4, 0.81),
         ("stability_score_thresh", [Keys.HOME], 0.5),
         ("box_nms_thresh", [Keys.END], 0.95),
         ("min_mask_region_area", [Keys.ARROW_RIGHT] * 2, 30),
@@ -340,7 +340,7 @@ def test_let_it_pass_moves_the_threshold(page: Page, kept: Any) -> None:
     values = page.settled(
         pred_iou_thresh=page.wait(lambda: float(page.number("pred_iou_thresh").get_attribute("value") or 1), "it")
     )
-    assert score - 0.02 < values["pred_iou_thresh"] < score + 0.01 < 0.46
+    assert score - 0.02 < values["pred_iou_thresh"] < score + 0.01 < 0.81
     assert_shown(page, kept, values)
     # The explanation is of the values that hold now.
     again = f"#why-list li[data-candidate='{candidate}']"
@@ -352,14 +352,14 @@ def test_undo_redo_and_reset(page: Page, kept: Any) -> None:
     page.slider("pred_iou_thresh").send_keys(Keys.ARROW_RIGHT)
     page.slider("box_nms_thresh").send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
     page.into_view("#set-parts").send_keys("wholes")
-    last = page.settled(parts="wholes", box_nms_thresh=0.68, pred_iou_thresh=0.46)
+    last = page.settled(parts="wholes", box_nms_thresh=0.68, pred_iou_thresh=0.81)
     body = page.one("body")
     body.send_keys(Keys.CONTROL, "z")
     assert_shown(page, kept, page.settled(parts="keep"))
     body.send_keys(Keys.CONTROL, "z")
     body.send_keys(Keys.CONTROL, "z")
     body.send_keys(Keys.CONTROL, "z")
-    assert page.settled(pred_iou_thresh=0.45, box_nms_thresh=0.7) == start
+    assert page.settled(pred_iou_thresh=0.80, box_nms_thresh=0.7) == start
     assert not page.one("#undo").is_enabled() and page.number("box_nms_thresh").get_attribute("value") == "0.7"
     for _ in range(4):
         body.send_keys(Keys.CONTROL, Keys.SHIFT, "z")
@@ -373,7 +373,7 @@ def test_undo_redo_and_reset(page: Page, kept: Any) -> None:
     body.send_keys(Keys.CONTROL, "z")
     page.settled(parts="keep")
     page.slider("stability_score_thresh").send_keys(Keys.ARROW_RIGHT)
-    page.settled(stability_score_thresh=0.71)
+    page.settled(stability_score_thresh=0.86)
     assert not page.one("#redo").is_enabled()
 
 
@@ -382,7 +382,7 @@ def test_preset_and_command_give_the_same_masks(page: Page, kept: Any, folder: P
     page.slider("pred_iou_thresh").send_keys(Keys.ARROW_LEFT * 5)
     page.type("min_mask_region_area", "33")
     page.into_view("#set-parts").send_keys("drop")
-    values = page.settled(pred_iou_thresh=0.4, min_mask_region_area=33, parts="drop")
+    values = page.settled(pred_iou_thresh=0.75, min_mask_region_area=33, parts="drop")
     found = assert_shown(page, kept, values)
     page.one("#download").click()
     file = folder / "downloads" / "dense-tuned.yaml"
@@ -411,14 +411,14 @@ def test_preset_and_command_give_the_same_masks(page: Page, kept: Any, folder: P
 def test_a_second_tab_has_values_of_its_own(page: Page, kept: Any) -> None:
     page.start()
     page.slider("pred_iou_thresh").send_keys(Keys.ARROW_RIGHT)
-    one = page.settled(pred_iou_thresh=0.46)
+    one = page.settled(pred_iou_thresh=0.81)
     first = page.driver.current_window_handle
     page.driver.switch_to.new_window("tab")
     try:
         other = page.start()
-        assert other["pred_iou_thresh"] == 0.45
+        assert other["pred_iou_thresh"] == 0.80
         page.slider("stability_score_thresh").send_keys(Keys.ARROW_LEFT)
-        assert_shown(page, kept, page.settled(stability_score_thresh=0.69))
+        assert_shown(page, kept, page.settled(stability_score_thresh=0.84))
         page.driver.switch_to.window(first)
         assert page.values == one
         page.slider("box_nms_thresh").send_keys(Keys.ARROW_LEFT)
@@ -438,9 +438,9 @@ def test_a_denser_grid_adds_points_and_all_else_goes_on(page: Page, kept: Any) -
     page.into_view("#add").click()
     page.slider("pred_iou_thresh").send_keys(Keys.ARROW_RIGHT)
     page.wait(lambda: page.values["points_per_side"] == 12, "the denser grid", 60)
-    denser = page.settled(pred_iou_thresh=0.46, points_per_side=12)
+    denser = page.settled(pred_iou_thresh=0.81, points_per_side=12)
     assert not page.one("#job").is_displayed()
-    fresh = Segmenter("dense", "starter", "cpu", overrides=[*GRID[1::2], "points_per_side=12", "pred_iou_thresh=0.46"])
+    fresh = Segmenter("dense", "starter", "cpu", overrides=[*GRID[1::2], "points_per_side=12", "pred_iou_thresh=0.81"])
     wanted = fresh(Tuning(kept, load_preset("dense"), None).pixels)
     assert page.one("#count").text == str(len(wanted.masks))
     assert page.one("[data-step=points] b").text == "144" and page.one("[data-step=candidates] b").text == "432"
@@ -448,7 +448,7 @@ def test_a_denser_grid_adds_points_and_all_else_goes_on(page: Page, kept: Any) -
     command = page.wait(lambda: page.one("#command-text").get_attribute("value"), "the command")
     assert "-s points_per_side=12" in command
     page.one("#undo").click()
-    assert page.settled(points_per_side=8) == start | {"pred_iou_thresh": 0.46}
+    assert page.settled(points_per_side=8) == start | {"pred_iou_thresh": 0.81}
     assert [option.text for option in page.all("#set-points_per_side option")] == [
         "8 × 8 = 64 points",
         "12 × 12 = 144 points",

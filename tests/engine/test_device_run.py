@@ -13,7 +13,7 @@ from densecli.engine.acceleration import Acceleration, Kept
 from densecli.engine.device_loop import DeviceLoop
 from densecli.engine.generator import Generated, MaskGenerator
 from densecli.engine.parameters import GeneratorParameters, Limits
-from tests.conftest import FIRST_STARTER
+from tests.conftest import CHECKOUT, FIRST_STARTER
 from tests.same_masks import MOST_PIXELS, MOST_SHARE
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -229,7 +229,9 @@ def test_fused_kernels_where_the_device_can_hold_them(
     captured = Acceleration(captured=True, fused=True) if fused else Acceleration("inductor", captured=True)
     assert device_run.acceleration_of(False, first_starter, cuda, half) == Acceleration(fused=fused)
     assert device_run.acceleration_of(True, first_starter, cuda, half) == captured
-    assert device_run.acceleration_of(False, starter, cuda, half) == Acceleration(), "192 wide"
+    assert device_run.acceleration_of(False, starter, cuda, half) == Acceleration(fused=fused)
+    narrow = model.build_network(CHECKOUT / "training" / "from_scratch.yaml")
+    assert device_run.acceleration_of(False, narrow, cuda, half) == Acceleration(), "192 wide"
 
 
 def test_what_is_captured_after_a_drop_has_memory_of_its_own(monkeypatch) -> None:

@@ -88,8 +88,8 @@ def test_a_covered_image_is_not_asked_again(starter, photos) -> None:
     assert (report.rounds, report.points, report.masks_added) == (0, 0, 0)
 
 
-def test_a_round_without_a_new_mask_is_the_last_one(starter) -> None:
-    report = generate(starter, np.full((60, 80, 3), 128, np.uint8), True, {"pred_iou_thresh": 1.0}).funnel.fill
+def test_a_round_without_a_new_mask_is_the_last_one(first_starter) -> None:
+    report = generate(first_starter, np.full((60, 80, 3), 128, np.uint8), True, {"pred_iou_thresh": 1.0}).funnel.fill
     assert report is not None and (report.rounds, report.masks_added) == (1, 0)
 
 

@@ -20,9 +20,9 @@ SMALL = {"points_per_side": 6, "pred_iou_thresh": 0.3, "stability_score_thresh":
 
 @pytest.mark.parametrize("crops", [0, 1])
 @pytest.mark.parametrize("filter_", [{"pred_iou_thresh": 1.0}, {"stability_score_thresh": 1.0}])
-def test_nothing_left_is_a_result(starter, photos, crops: int, filter_: dict) -> None:
+def test_nothing_left_is_a_result(first_starter, photos, crops: int, filter_: dict) -> None:
     parameters = GeneratorParameters(**{**SMALL, **filter_, "crop_n_layers": crops})
-    generated = MaskGenerator(starter, parameters).generate(photos["coffee"])
+    generated = MaskGenerator(first_starter, parameters).generate(photos["coffee"])
     assert generated.masks == []
     assert generated.funnel.candidates == 3 * 36 * (1 + 4 * crops)
     assert generated.funnel.best_predicted_iou > 0.3

@@ -137,10 +137,10 @@ def test_starter(first_starter, photos, photo: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name not in ("denser grid", "loose NMS")])
 def test_starter_that_ships(starter, photos, name: str) -> None:
-    """It keeps more masks than the first one: of some hundred small ones, rounding tips a pixel of one now and then."""
+    """Of a small mask, rounding tips a pixel now and then."""
     settings = {"pred_iou_thresh": 0.25, "stability_score_thresh": 0.4, **SETTINGS[name]}
     expected = reference(starter, photos["astronaut"], settings)
-    assert len(expected) >= 15
+    assert len(expected) >= 8
     assert_same_masks(expected, ours(starter, photos["astronaut"], settings), settings, tipped=1)
 
 

@@ -137,8 +137,8 @@ def test_masks_take_a_few_bytes_and_only_what_can_win_has_one(first_starter, pho
     assert proposals.nbytes < 2000 * len(proposals)
 
 
-def test_not_one_survivor(starter, photos) -> None:
-    generated = MaskGenerator(starter, GeneratorParameters(points_per_side=4, pred_iou_thresh=1.0)).generate(
+def test_not_one_survivor(first_starter, photos) -> None:
+    generated = MaskGenerator(first_starter, GeneratorParameters(points_per_side=4, pred_iou_thresh=1.0)).generate(
         photos["chelsea"], keep=Floor(0.99, 0.5)
     )
     assert generated.masks == [] and generated.proposals is not None and len(generated.proposals) == 0

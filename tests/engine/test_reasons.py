@@ -118,9 +118,9 @@ def test_all_filters_occur(kept) -> None:
     proposals, filters = kept("crops"), set()
     for thresholds, cleanup in [
         ({"crop_nms_thresh": 0.4}, CleanupParameters(min_mask_region_area=300, max_mask_area_fraction=0.2)),
-        ({"box_nms_thresh": 0.9}, CleanupParameters(parts="drop", parts_min_siblings=2, min_mask_region_area=5000)),
+        ({"box_nms_thresh": 0.9}, CleanupParameters(parts="drop", parts_min_siblings=2, min_mask_region_area=1000)),
     ]:
-        values = GRIDS["crops"] | {"pred_iou_thresh": 0.4, "stability_score_thresh": 0.6} | thresholds
+        values = GRIDS["crops"] | {"pred_iou_thresh": 0.6, "stability_score_thresh": 0.7} | thresholds
         found = reasons(proposals, GeneratorParameters(**values), cleanup)
         filters |= {loss.filter for i in range(len(proposals)) if (loss := found.loss(i)) is not None}
     assert filters >= {"predicted_iou", "stability", "crop_edge", "nms", "crop_nms", "area", "too_large", "parts"}

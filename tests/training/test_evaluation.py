@@ -115,7 +115,8 @@ def test_evaluation_of_a_known_answer(tiny_bsds: Path, capsys: pytest.CaptureFix
     rows = {cells[0]: cells for line in printed.splitlines() if (cells := [c.strip() for c in line.split("|")[1:-1]])}
     assert float(rows["felzenszwalb, scale 300"][1]) > 0.95
     overlap = {name: float(rows[name][1]) for name in ("kept at 0.20 / 0.20", "all candidates", "kept at 0.85 / 0.90")}
-    assert overlap["all candidates"] >= overlap["kept at 0.20 / 0.20"] >= overlap["kept at 0.85 / 0.90"]
+    assert overlap["all candidates"] + 0.01 >= overlap["kept at 0.20 / 0.20"]  # the clean-up has filled holes of these
+    assert overlap["kept at 0.20 / 0.20"] + 0.01 >= overlap["kept at 0.85 / 0.90"]
     assert overlap["kept at 0.20 / 0.20"] > 0
     assert rows["all candidates"][2] == f"{6 * 6 * 3:.1f}"
     binned = [cells for name, cells in rows.items() if "–" in name]

@@ -282,7 +282,7 @@ def test_why_names_the_candidates_at_a_pixel(client: Client, tuning: Tuning) -> 
 
 def test_let_in_lets_it_past_that_filter(client: Client) -> None:
     """What the page offers as a way in does take the candidate past the filter that took it."""
-    values: dict[str, Any] = {"pred_iou_thresh": 0.45, "stability_score_thresh": 0.75, "box_nms_thresh": 0.5}
+    values: dict[str, Any] = {"pred_iou_thresh": 0.9, "stability_score_thresh": 0.85, "box_nms_thresh": 0.3}
     tried: set[str] = set()
     for x, y in [(80, 50), (20, 20), (140, 90), (60, 100), (110, 30)]:
         for candidate in client.ask("why", {"values": values, "x": x, "y": y})["candidates"]:

@@ -62,7 +62,7 @@ class Residual(nn.Module):
         return F.relu(x + self.layers(x))
 
 
-class StarterTrunk(nn.Module):
+class ConvolutionalTrunk(nn.Module):
     """B × 3 × S × S (S a multiple of 32) to feature maps of stride 4, 8 and 16, finest first.
 
     stem: channels at stride 2. stages: rows of expansion, channels, blocks, stride of the first block, kernel.
