@@ -26,7 +26,7 @@ setup: .venv/.ready
 
 demo: setup
 	@$(BIN)/python -c "import skimage.data, PIL.Image, pathlib; d = pathlib.Path('$(DEMO)'); d.mkdir(exist_ok=True); PIL.Image.fromarray(skimage.data.coffee()).save(d / 'coffee.png')"
-	@$(BIN)/densecli segment $(DEMO)/coffee.png --preset default --model starter --output-dir $(DEMO)
+	@$(BIN)/densecli segment $(DEMO)/coffee.png --model starter --output-dir $(DEMO)
 	@echo
 	@echo "Look at $(DEMO)/coffee_overlay.png (the photo with its masks) and $(DEMO)/coffee_masks.json (masks and scores)."
 

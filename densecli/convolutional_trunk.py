@@ -1,4 +1,4 @@
-"""The image trunk of the starter: a small convolutional network with sam2's trunk interface, for a config to name.
+"""An image trunk to train from scratch (`training/`): a small convolutional network with sam2's trunk interface.
 
 Going down it is an EfficientNet-Lite (inverted residuals, Tan & Le 2019; no squeeze-and-excite, ReLU6). Going up,
 features of each level are added to the next finer one and refined, down to stride 4, so that the high-resolution

@@ -8,15 +8,19 @@ order of the arithmetic differs:
 2. Where prompts begin with the same image tokens, these stay a sum of few factors (`factored.py`).
 3. Predicted IoU needs the IoU token only: it filters first, and only prompts that keep an output go through the last
    attention of their mask tokens and are upscaled (`upscaler.py`).
-4. Prompts go through in tiles, so that what a tile needs stays in the cache and memory is one tile.
+4. Prompts go through in tiles, so that what a tile needs stays in the cache and memory is one tile. On a CPU a tile of
+   enough prompts is shared out to threads, each of which does all steps for its own.
 
 Symbols: B prompts of a tile, T tokens a prompt (7 or 8), N image tokens, C channels, M outputs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -27,6 +31,7 @@ from densecli.engine.factored import FactoredTransformer
 from densecli.engine.image_tokens import ImageTokens
 from densecli.engine.in_place import Buffers
 from densecli.engine.memory import DecoderShape
+from densecli.engine.threads import single_threads, without_gradients
 from densecli.engine.two_way import TwoWayTransformer
 from densecli.engine.upscaler import Upscaler
 
@@ -35,6 +40,9 @@ if TYPE_CHECKING:
 
 # sam2's predictor clamps the low-resolution logits that it hands back for use as mask prompts.
 MASK_PROMPT_LIMIT = 32.0
+# Prompts from which a tile is shared out to threads, in each of which torch has one: they need not wait for each other
+# at the end of every product (benchmarks/NOTES.md). Fewer at a time cost more than that brings.
+_LEAST_OF_THREAD = 8
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,27 @@ class Decoded:
     def to(self, device: torch.device) -> Decoded:
         """The same on another device."""
         return Decoded(self.predicted_iou.to(device), self.keep.to(device), self.logits.to(device))
+
+
+class _Room:
+    """Where some prompts write their logits: behind those before them, once it is known how many these keep.
+
+    begin: the first place in `logits`, or the `end` of those before. end: the place behind the last one.
+    """
+
+    def __init__(self, logits: torch.Tensor, begin: int | Future[int]) -> None:
+        self._logits, self._begin = logits, begin
+        self.end: Future[int] = Future()
+
+    def take(self, count: int) -> torch.Tensor:
+        begin = self._begin if isinstance(self._begin, int) else self._begin.result()
+        self.end.set_result(begin + count)
+        return self._logits[begin : begin + count]
+
+    def give_up(self, error: BaseException) -> None:
+        """Nobody behind shall wait for what will not come."""
+        if not self.end.done():
+            self.end.set_exception(error)
 
 
 class _Transformed(NamedTuple):
@@ -150,27 +179,70 @@ class PromptDecoder:
         b, outputs = len(points), self.outputs(multimask_output)
         with self._autocast():
             tokens = self._tokens(points, labels)
-            # Before they meet image tokens of their own, all prompts of the batch go together.
-            started = tokens if mask_prompts is not None else self._plain.started(tokens)
         # Room for as many as there can be; what is not written to takes no memory of a host.
         logits = torch.empty(b * outputs if keep is None else int(keep.sum()), *self.logits_size, device=self.device)
         predicted_iou = torch.zeros(b, outputs, device=self.device)
         kept = torch.zeros_like(predicted_iou, dtype=torch.bool)
-        done = 0
-        for window in (slice(start, start + tile) for start in range(0, b, tile)):
-            prompts = None if mask_prompts is None else mask_prompts[window]
+
+        def decode_some(some: slice, room: _Room) -> None:
+            prompts = None if mask_prompts is None else mask_prompts[some]
             with self._autocast():
-                decoded = self._transformed(tokens[window], started[window], prompts)
-                predicted_iou[window], kept[window] = self._finished(
-                    decoded, multimask_output, pred_iou_thresh, None if keep is None else keep[window], logits[done:]
+                decoded = self._transformed(tokens[some], prompts)
+                predicted_iou[some], kept[some] = self._finished(
+                    decoded, multimask_output, pred_iou_thresh, None if keep is None else keep[some], room
                 )
-            done += int(kept[window].sum())
+
+        factored = mask_prompts is None and self._has_factors(tokens.shape[1])
+        done = 0
+        for start in range(0, b, tile):
+            end = min(start + tile, b)
+            threads = torch.get_num_threads() if factored else 1
+            if threads > 1 and (end - start) // threads >= _LEAST_OF_THREAD:
+                done = self._on_all_threads(decode_some, start, end, threads, logits, done)
+            else:
+                room = _Room(logits, done)
+                decode_some(slice(start, end), room)
+                done = room.end.result()
         return Decoded(predicted_iou, kept, logits[:done])
 
-    def _transformed(self, pe: torch.Tensor, started: torch.Tensor, prompts: torch.Tensor | None) -> _Transformed:
-        """A tile after the transformer's layers, from its tokens before (pe) and after layer 0's token side."""
+    def _on_all_threads(
+        self,
+        decode_some: Callable[[slice, _Room], None],
+        start: int,
+        end: int,
+        threads: int,
+        logits: torch.Tensor,
+        done: int,
+    ) -> int:
+        """Decode prompts start to end, a share on each thread; returns up to where `logits` are written then."""
+        self._factored, self._upscaler  # noqa: B018  made before several threads ask for them
+        bounds = [start + (end - start) * i // threads for i in range(threads + 1)]
+        rooms = [_Room(logits, done)]
+        for _ in range(threads - 1):
+            rooms.append(_Room(logits, rooms[-1].end))
+
+        @without_gradients
+        def work(share: slice, room: _Room) -> None:
+            try:
+                decode_some(share, room)
+            except BaseException as error:
+                room.give_up(error)
+                raise
+
+        shares = [slice(*pair) for pair in pairwise(bounds)]
+        for finished in [single_threads(threads).submit(work, *both) for both in zip(shares, rooms, strict=True)]:
+            finished.result()
+        return rooms[-1].end.result()
+
+    def _has_factors(self, tokens: int) -> bool:
+        """Whether image tokens of prompts of so many tokens stay factors, unless there is a mask prompt."""
         exact_on_cpu = self.dtype == torch.float32 and self.device.type == "cpu"
-        if prompts is None and exact_on_cpu and FactoredTransformer.serves(self.decoder.transformer, pe.shape[1]):
+        return exact_on_cpu and FactoredTransformer.serves(self.decoder.transformer, tokens)
+
+    def _transformed(self, pe: torch.Tensor, prompts: torch.Tensor | None) -> _Transformed:
+        """A tile after the transformer's layers, from its tokens before them, B × T × C."""
+        started = pe if prompts is not None else self._plain.started(pe)
+        if prompts is None and self._has_factors(pe.shape[1]):
             return _Transformed(*self._factored.transform(pe, started), pe)
         image = None if prompts is None else self._prompted_image(prompts)
         return _Transformed(*self._plain.transform(pe, started, image), pe)
@@ -181,23 +253,24 @@ class PromptDecoder:
         multimask: bool,
         threshold: float,
         keep: torch.Tensor | None,
-        logits: torch.Tensor,
+        room: _Room,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """predicted_iou and keep (B × M each) of a tile, whose logits are written to the first places of `logits`."""
+        """predicted_iou and keep (B × M each) of a tile, whose logits are written where there is room for them."""
         iou = 1 if self.decoder.pred_obj_scores else 0
         predicted_iou = self.decoder.iou_prediction_head(tile.attended(range(iou, iou + 1))[:, 0]).float()
         if not multimask and self.decoder.dynamic_multimask_via_stability:
             # Which output counts depends on the masks themselves, so all of them are needed before any filter.
             every = torch.ones_like(predicted_iou, dtype=torch.bool)
-            all_logits = logits.new_empty(*every.shape, *self.logits_size)
+            all_logits = predicted_iou.new_empty(*every.shape, *self.logits_size)
             self._upscale(tile, range(every.shape[1]), every, all_logits.flatten(0, 1))
             found, predicted_iou = self.decoder._dynamic_multimask_via_stability(all_logits, predicted_iou)
             keep = likely(predicted_iou, threshold) if keep is None else keep
-            logits[: int(keep.sum())] = found[keep]
+            room.take(int(keep.sum()))[:] = found[keep]
             return predicted_iou, keep
         outputs = range(1, self.decoder.num_mask_tokens) if multimask else range(1)
         predicted_iou = predicted_iou[:, outputs.start : outputs.stop]
         keep = likely(predicted_iou, threshold) if keep is None else keep
+        logits = room.take(int(keep.sum()))
         some = keep.any(1)
         survivors = int(some.sum())
         if survivors:

@@ -31,7 +31,6 @@ import torch
 
 from densecli.engine.compiled import upscaling_kernels
 from densecli.engine.image_tokens import FirstPixels
-from densecli.engine.in_place import Buffers
 from densecli.engine.two_way import TwoWayTransformer, after_attention, self_attended
 
 
@@ -61,8 +60,8 @@ class Factors:
         transformer = self.transformer
         v0, v1 = self.v0 @ transformer.pixel_weight, self.v1 @ transformer.pixel_weight
 
-        def of(prompts: slice, places: slice, buffers: Buffers) -> torch.Tensor:
-            pixels = buffers.product("stride 8", self.a0[prompts, :, places].mT, v0[prompts])
+        def of(prompts: slice, places: slice) -> torch.Tensor:
+            pixels = transformer.buffers.product("stride 8", self.a0[prompts, :, places].mT, v0[prompts])
             pixels.baddbmm_(self.a1[prompts, :, places].mT, v1[prompts])
             s1, shared = self.s1[prompts, places], transformer.pixels[places]
             s2, added = self.s2[prompts, places], transformer.pixel_bias[places]

@@ -7,8 +7,6 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from densecli.engine.in_place import Buffers
-
 
 class FirstConvolution(NamedTuple):
     """The upscaling's first transposed convolution as one product of matrices: a token's four pixels.
@@ -20,8 +18,8 @@ class FirstConvolution(NamedTuple):
     added: torch.Tensor
 
 
-FirstPixels = Callable[[slice, slice, Buffers], torch.Tensor]
-"""b × n × 4·C' pixels of some prompts and some places, in memory of the buffers given, which the next call may take."""
+FirstPixels = Callable[[slice, slice], torch.Tensor]
+"""b × n × 4·C' pixels of some prompts and some places, in memory that the thread's next call may take."""
 
 
 class ImageTokens(Protocol):

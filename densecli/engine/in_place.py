@@ -6,6 +6,7 @@ A fresh tensor of some megabytes costs page faults: as much time on the CPU as t
 from __future__ import annotations
 
 import math
+import threading
 from itertools import pairwise
 
 import numpy as np
@@ -16,20 +17,20 @@ from densecli.engine.compiled import kernels
 from densecli.engine.threads import worker_threads
 
 # Weights below this go: they add nothing to sums in float32, and as denormal numbers, which a sharp attention has by
-# the thousand, they make products of matrices ten times slower (the starter's decoder: 1.7 ms a prompt, not 0.8).
+# the thousand, they make products of matrices ten times slower (1.7 ms a prompt, not 0.8, where it was found).
 _NEXT_TO_NOTHING = 1e-18
 _NONE = np.empty((0, 0), dtype=np.float32)
 
 
 class Buffers:
-    """Memory for large results, by name; a result is gone when the next of its name is made.
+    """Memory for large results, by name, for each thread its own; a result is gone when its thread makes the next one.
 
     used: whether to use it; where not, products come in fresh memory, as torch gives it.
     """
 
     def __init__(self, used: bool) -> None:
         self.used = used
-        self._held: dict[str, torch.Tensor] = {}
+        self._held: dict[tuple[int, str], torch.Tensor] = {}
 
     def product(self, name: str, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """a @ b for tensors … × n × k and k × m or, of three axes both, … × k × m."""
@@ -52,9 +53,10 @@ class Buffers:
         size = math.prod(shape)
         if not self.used:
             return like.new_empty(shape)
-        held = self._held.get(name)
+        key = threading.get_ident(), name
+        held = self._held.get(key)
         if held is None or held.numel() < size:
-            held = self._held[name] = torch.empty(size, dtype=like.dtype, device=like.device)
+            held = self._held[key] = torch.empty(size, dtype=like.dtype, device=like.device)
         return held[:size].view(shape)
 
 

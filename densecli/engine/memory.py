@@ -14,12 +14,12 @@ GB = 1e9
 _USABLE = 0.8
 _MOST_POINTS_PER_BATCH = {"cuda": 256, "mps": 64, "cpu": 64}
 # Image tokens of a decoder tile, if they were written out; it is their factors that should stay in the cache, which are
-# about as large together. 6 prompts of an official shape, 32 of the starter (benchmarks/NOTES.md has the measurements;
+# about as large together. 8 prompts of an official shape, 32 of the starter (benchmarks/NOTES.md has the measurements;
 # half as much costs 10 %, more brings little).
-_CPU_TILE_BYTES = 24 << 20
+_CPU_TILE_BYTES = 32 << 20
 
 # Image tokens of a tile of the loop on a GPU, and of the survivors that are upscaled together: 128 and 32 prompts of an
-# official shape in half precision, 682 and 170 of the starter. By count (an H200 has run these, no others): plain
+# official shape in half precision, 512 and 128 of the starter. By count (an H200 has run these, no others): plain
 # PyTorch takes about 1 ms to launch a tile's 120 kernels; a GPU of 3 TB/s takes 2 ms to move the 6 GB that they read
 # and write. Smaller tiles would make it wait for the launches, larger ones only hold more memory.
 _LOOP_TILE_BYTES = 256 << 20

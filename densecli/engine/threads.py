@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import Barrier
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -43,6 +43,17 @@ def single_threads(n: int) -> ThreadPoolExecutor:
     # torch keeps the number by thread, and the last that was set for threads to come: those must not have one.
     torch.set_num_threads(n)
     return pool
+
+
+def without_gradients(work: Callable[..., A]) -> Callable[..., A]:
+    """`work` for another thread: in inference mode where this thread is, else as under torch.no_grad."""
+    inference = torch.is_inference_mode_enabled()
+
+    def there(*arguments: Any) -> A:
+        with torch.inference_mode() if inference else torch.no_grad():
+            return work(*arguments)
+
+    return there
 
 
 def over_threads(work: Callable[[A], B], items: Sequence[A]) -> list[B]:

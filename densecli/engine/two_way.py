@@ -40,8 +40,8 @@ class WrittenOut:
     def first_pixels(self) -> FirstPixels:
         weight, added = self.transformer.first
 
-        def of(prompts: slice, places: slice, buffers: Buffers) -> torch.Tensor:
-            pixels = buffers.product("stride 8", self.image[prompts, places], weight)
+        def of(prompts: slice, places: slice) -> torch.Tensor:
+            pixels = self.transformer.buffers.product("stride 8", self.image[prompts, places], weight)
             return pixels.add_(added[places]) if pixels.dtype == added.dtype else pixels + added[places]
 
         return of

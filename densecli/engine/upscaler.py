@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from densecli.engine.compiled import upscaling_kernels
 from densecli.engine.image_tokens import FirstConvolution, ImageTokens
 from densecli.engine.in_place import Buffers
-from densecli.engine.threads import single_threads
+from densecli.engine.threads import single_threads, without_gradients
 
 # Image tokens that go through at a time on a CPU: what they become (3·C numbers each) stays in the cache of its cores.
 # Half as many take 8 % longer on an official shape.
@@ -49,7 +48,6 @@ class Upscaler:
             pixels = stride4[0].view(-1, height, 2, 2, width, 2, 2).permute(1, 4, 2, 5, 3, 6, 0)
             self.added2 = self.added2 + pixels.reshape(4 * height * width, -1)
         self.first = FirstConvolution(weight1, added1)
-        self._own = threading.local()
         gelus = all(type(a) is torch.nn.GELU and a.approximate == "none" for a in (self.act1, self.act2))
         in_float32 = dtype == self.added2.dtype == self.norm.weight.dtype == torch.float32
         self.loops = upscaling_kernels() if gelus and in_float32 and self.added2.device.type == "cpu" else None
@@ -69,7 +67,7 @@ class Upscaler:
         if tokens.device.type == "cpu":
             return self._in_windows(image, rows, keep, logits)
         every, height, width = slice(None), self.height, self.width
-        x = self._last_pixels(image.first_pixels()(every, every, self.buffers), every)
+        x = self._last_pixels(image.first_pixels()(every, every), every)
         found = rows.to(x.dtype) @ x.mT  # B × M × (h, w, 2, 2, 2, 2)
         found = found.view(*keep.shape, height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
         found = found.reshape(*keep.shape, *logits.shape[1:])[keep]
@@ -89,23 +87,17 @@ class Upscaler:
         # All prompts of a window, then the next: what they share there stays in the cache.
         wanted = [(*prompt, top) for top in tops for prompt in prompts]
 
-        @torch.no_grad()
+        @without_gradients
         def work(begin: int, step: int) -> None:
-            buffers = self._buffers_of_thread()
             for i, which, pictures, top in wanted[begin::step]:
                 places = slice(top * self.width, min(top + tops.step, self.height) * self.width)
-                self._write_window(first_pixels(slice(i, i + 1), places, buffers), places, rows[i], which, pictures)
+                self._write_window(first_pixels(slice(i, i + 1), places), places, rows[i], which, pictures)
 
         if n > 1 and len(wanted) > 1 and self.loops is not None:  # other threads know nothing of autocast
             for share in [single_threads(n).submit(work, thread, n) for thread in range(n)]:
                 share.result()
         else:
             work(0, 1)
-
-    def _buffers_of_thread(self) -> Buffers:
-        if not hasattr(self._own, "buffers"):
-            self._own.buffers = Buffers(self.buffers.used)
-        return self._own.buffers
 
     def _write_window(
         self, x: torch.Tensor, places: slice, rows: torch.Tensor, which: list[int], pictures: torch.Tensor
@@ -115,7 +107,7 @@ class Upscaler:
         if loops is not None:
             x = x.view(-1, len(self.norm.weight))
             loops.normalise_and_activate(x.numpy(), self._norm_weight, self._norm_bias, np.float32(self.norm.eps))
-            x = self._buffers_of_thread().product("stride 4", x, self.weight2)
+            x = self.buffers.product("stride 4", x, self.weight2)
             added = self.added2[4 * places.start : 4 * places.stop].numpy()
             loops.activate_and_multiply(
                 x.numpy(), added, rows[which].numpy(), pictures.numpy(), self.width, places.start

@@ -60,11 +60,11 @@ def test_is_the_transformer(channels, heads, prompts, tokens, side, scale, reuse
         assert relative_error(found.attended(updated, points), expected_tokens.float()) < 1e-5
         pixels = (expected_image @ first.weight.double() + first.added.double()).float()
         every = slice(None)
-        assert relative_error(found.first_pixels()(every, every, Buffers(used=False)), pixels) < 1e-5
+        assert relative_error(found.first_pixels()(every, every), pixels) < 1e-5
         chosen = torch.arange(prompts) % 2 == 0
         some = found[chosen]
         assert relative_error(some.attended(updated[chosen], points[chosen]), expected_tokens[chosen].float()) < 1e-5
-        window = some.first_pixels()(slice(0, 1), slice(side, 2 * side), Buffers(used=False))
+        window = some.first_pixels()(slice(0, 1), slice(side, 2 * side))
         assert relative_error(window, pixels[:1, side : 2 * side]) < 1e-5
 
 

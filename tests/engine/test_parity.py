@@ -132,7 +132,8 @@ def test_starter(first_starter, photos, photo: str, name: str) -> None:
     settings = {**LOOSE, **SETTINGS[name]}
     expected = reference(first_starter, photos[photo], settings)
     assert len(expected) >= 5, "thresholds too high to compare anything"
-    assert_same_masks(expected, ours(first_starter, photos[photo], settings), settings)
+    # These photos are small: of a mask of 4,000 pixels, a single one that rounding tips is more than the tolerance.
+    assert_same_masks(expected, ours(first_starter, photos[photo], settings), settings, tipped=1)
 
 
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name not in ("denser grid", "loose NMS")])

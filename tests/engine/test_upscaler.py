@@ -96,7 +96,7 @@ def _tokens(upscaler: Upscaler, image: torch.Tensor) -> WrittenOut:
     """Image tokens B × N × C, of which an upscaler asks for the first convolution alone."""
 
     class Transformer:
-        first = upscaler.first
+        first, buffers = upscaler.first, upscaler.buffers
 
     return WrittenOut(Transformer(), image.flatten(2).mT.contiguous())  # type: ignore[arg-type]
 
