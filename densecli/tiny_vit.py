@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from sam2.modeling.sam2_utils import LayerNorm2d
 from torch import nn
 
 
@@ -142,6 +141,19 @@ class TinyViTTrunk(nn.Module):
         return [x]
 
 
+class ChannelNorm(nn.Module):
+    """Layer norm over the channels of B × C × H × W, in float32: the neck's squares go beyond what float16 can hold."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.layer_norm(x.permute(0, 2, 3, 1).float(), self.weight.shape, self.weight, self.bias, eps=1e-6)
+        return x.permute(0, 3, 1, 2)
+
+
 class SamNeck(nn.Module):
     """The neck of SAM's image encoder, with the interface of sam2's necks.
 
@@ -155,9 +167,9 @@ class SamNeck(nn.Module):
         (channels,) = backbone_channel_list
         self.layers = nn.Sequential(
             nn.Conv2d(channels, d_model, 1, bias=False),
-            LayerNorm2d(d_model),
+            ChannelNorm(d_model),
             nn.Conv2d(d_model, d_model, 3, padding=1, bias=False),
-            LayerNorm2d(d_model),
+            ChannelNorm(d_model),
         )
 
     def forward(self, maps: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -189,3 +189,16 @@ def test_windows_do_not_see_each_other() -> None:
     changed[:, :4, :4] += 1
     differs = (attention(x) != attention(changed)).any(-1)[0]
     assert differs[:4, :4].all() and not differs[4:].any() and not differs[:, 4:].any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_squares_beyond_float16(dtype: torch.dtype) -> None:
+    """MobileSAM's own reach 270,000 before its last norm."""
+    neck = SamNeck(D_MODEL, [8])
+    neck.layers[2].weight.mul_(2000)
+    image = torch.randn(1, 8, 4, 4)
+    expected = neck([image])[0][0]
+    with torch.autocast("cpu", dtype=dtype):
+        found = neck([image])[0][0]
+    assert float((found.float() - expected).norm() / expected.norm()) < 0.05

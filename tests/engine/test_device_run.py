@@ -173,7 +173,7 @@ def test_sizes_follow_the_memory() -> None:
 
 
 @pytest.mark.slow
-def test_photos_of_other_sizes_compile_nothing_again(starter, photos) -> None:
+def test_photos_of_other_sizes_compile_nothing_again(first_starter, photos) -> None:
     """Shapes depend on the network only; an image's size enters through tables."""
     from torch._dynamo.utils import counters
 
@@ -181,19 +181,19 @@ def test_photos_of_other_sizes_compile_nothing_again(starter, photos) -> None:
     options = {"loop": True, "limits": Limits(points_per_batch=20), "acceleration": accelerated}
     torch._dynamo.reset()
     counters.clear()
-    starter.image_encoder.neck.position_encoding.cache.clear()  # as in a new process
+    first_starter.image_encoder.neck.position_encoding.cache.clear()  # as in a new process
     try:
         for number, name in enumerate(["coffee", "astronaut", "chelsea"]):
             assert len({p.shape for p in photos.values()}) == 3
-            actual = generated(starter, photos[name], {}, **options)
+            actual = generated(first_starter, photos[name], {}, **options)
             assert actual.warnings == []
-            assert_same(generated(starter, photos[name], {}, loop=False), actual)
+            assert_same(generated(first_starter, photos[name], {}, loop=False), actual)
             if number == 0:
                 compiled = counters["stats"]["unique_graphs"]
                 assert compiled >= 3, "encoder, transformer and upscaling"
         assert counters["stats"]["unique_graphs"] == compiled
     finally:
-        del vars(starter)["_densecli_kept"]
+        del vars(first_starter)["_densecli_kept"]
         torch._dynamo.reset()
 
 
