@@ -43,6 +43,8 @@ MASK_PROMPT_LIMIT = 32.0
 # Prompts from which a tile is shared out to threads, in each of which torch has one: they need not wait for each other
 # at the end of every product (benchmarks/NOTES.md). Fewer at a time cost more than that brings.
 _LEAST_OF_THREAD = 8
+# Share of a tile's prompts from which the few others may stay among them: to copy the rest without them takes longer.
+_MOST = 0.75
 
 
 @dataclass(frozen=True)
@@ -273,8 +275,10 @@ class PromptDecoder:
         logits = room.take(int(keep.sum()))
         some = keep.any(1)
         survivors = int(some.sum())
-        if survivors:
-            self._upscale(tile if survivors == len(some) else tile.of(some), outputs, keep[some], logits)
+        if survivors > _MOST * len(some):
+            self._upscale(tile, outputs, keep, logits)
+        elif survivors:
+            self._upscale(tile.of(some), outputs, keep[some], logits)
         return predicted_iou, keep
 
     def _upscale(self, tile: _Transformed, outputs: range, keep: torch.Tensor, logits: torch.Tensor) -> None:

@@ -82,8 +82,9 @@ class Upscaler:
         prompts, done = [], 0
         for i, kept in enumerate(keep.tolist()):
             which = [output for output, is_kept in enumerate(kept) if is_kept]
-            prompts.append((i, which, logits[done : done + len(which)]))
-            done += len(which)
+            if which:
+                prompts.append((i, which, logits[done : done + len(which)]))
+                done += len(which)
         # All prompts of a window, then the next: what they share there stays in the cache.
         wanted = [(*prompt, top) for top in tops for prompt in prompts]
 
