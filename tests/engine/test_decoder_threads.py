@@ -48,6 +48,7 @@ def test_the_same_as_one_after_the_other(first_starter, features, n, tile, threa
     # Exactly these, as rounding could tip a candidate over the threshold.
     shared = decoded(first_starter, features, n, threads, tile, **options | {"keep": alone.keep})
     assert torch.equal(shared.keep, alone.keep)
+    assert len(shared.logits) == len(alone.logits) == int(alone.keep.sum())
     torch.testing.assert_close(shared.predicted_iou, alone.predicted_iou, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(shared.logits, alone.logits, rtol=1e-4, atol=1e-3)
 
