@@ -34,3 +34,15 @@ def upscaling_kernels() -> ModuleType | None:
     from densecli.engine import upscaling_kernels
 
     return upscaling_kernels
+
+
+@cache
+def factor_kernels() -> ModuleType | None:
+    """The module factor_kernels, or None as above, or where torch's BLAS cannot be called without torch."""
+    if upscaling_kernels() is None:
+        return None
+    try:
+        from densecli.engine import factor_kernels
+    except ImportError:
+        return None
+    return factor_kernels

@@ -8,8 +8,8 @@ order of the arithmetic differs:
 2. Where prompts begin with the same image tokens, these stay a sum of few factors (`factored.py`).
 3. Predicted IoU needs the IoU token only: it filters first, and only prompts that keep an output go through the last
    attention of their mask tokens and are upscaled (`upscaler.py`).
-4. Prompts go through in tiles, so that what a tile needs stays in the cache and memory is one tile. On a CPU a tile of
-   enough prompts is shared out to threads, each of which does all steps for its own.
+4. Prompts go through in tiles, so that what a tile needs stays in the cache and memory is one tile. On a CPU a tile is
+   shared out to threads, each of which does all steps for its own.
 
 Symbols: B prompts of a tile, T tokens a prompt (7 or 8), N image tokens, C channels, M outputs.
 """
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 # sam2's predictor clamps the low-resolution logits that it hands back for use as mask prompts.
 MASK_PROMPT_LIMIT = 32.0
-# Prompts from which a tile is shared out to threads, in each of which torch has one: they need not wait for each other
-# at the end of every product (benchmarks/NOTES.md). Fewer at a time cost more than that brings.
-_LEAST_OF_THREAD = 8
 # Share of a tile's prompts from which the few others may stay among them: to copy the rest without them takes longer.
 _MOST = 0.75
 
@@ -194,13 +191,17 @@ class PromptDecoder:
                     decoded, multimask_output, pred_iou_thresh, None if keep is None else keep[some], room
                 )
 
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         factored = mask_prompts is None and self._has_factors(tokens.shape[1])
+        # Factors are shared out to threads, in each of which torch has one: none waits for another at the end of every
+        # product (benchmarks/NOTES.md). Image tokens that are written out are for all threads together.
+        step = tile if factored else max(1, tile // threads)
         done = 0
-        for start in range(0, b, tile):
-            end = min(start + tile, b)
-            threads = torch.get_num_threads() if factored else 1
-            if threads > 1 and (end - start) // threads >= _LEAST_OF_THREAD:
-                done = self._on_all_threads(decode_some, start, end, threads, logits, done)
+        for start in range(0, b, step):
+            end = min(start + step, b)
+            shares = min(threads, (end - start) // self._factored.steps.least_of_thread) if factored else 1
+            if shares > 1:
+                done = self._on_all_threads(decode_some, start, end, shares, logits, done)
             else:
                 room = _Room(logits, done)
                 decode_some(slice(start, end), room)
@@ -212,15 +213,15 @@ class PromptDecoder:
         decode_some: Callable[[slice, _Room], None],
         start: int,
         end: int,
-        threads: int,
+        n: int,
         logits: torch.Tensor,
         done: int,
     ) -> int:
-        """Decode prompts start to end, a share on each thread; returns up to where `logits` are written then."""
+        """Decode prompts start to end, in n shares on a thread each; returns up to where `logits` are written then."""
         self._factored, self._upscaler  # noqa: B018  made before several threads ask for them
-        bounds = [start + (end - start) * i // threads for i in range(threads + 1)]
+        bounds = [start + (end - start) * i // n for i in range(n + 1)]
         rooms = [_Room(logits, done)]
-        for _ in range(threads - 1):
+        for _ in range(n - 1):
             rooms.append(_Room(logits, rooms[-1].end))
 
         @without_gradients
@@ -232,7 +233,8 @@ class PromptDecoder:
                 raise
 
         shares = [slice(*pair) for pair in pairwise(bounds)]
-        for finished in [single_threads(threads).submit(work, *both) for both in zip(shares, rooms, strict=True)]:
+        pool = single_threads(torch.get_num_threads())
+        for finished in [pool.submit(work, *both) for both in zip(shares, rooms, strict=True)]:
             finished.result()
         return rooms[-1].end.result()
 

@@ -29,8 +29,8 @@ from typing import Any
 
 import torch
 
-from densecli.engine.compiled import upscaling_kernels
-from densecli.engine.image_tokens import FirstPixels
+from densecli.engine.factor_steps import FirstLayer, SecondLayer, Shown, steps_for
+from densecli.engine.image_tokens import FirstPixels, PixelFactors
 from densecli.engine.two_way import TwoWayTransformer, after_attention, self_attended
 
 
@@ -56,22 +56,27 @@ class Factors:
     def attended(self, tokens: torch.Tensor, pe: torch.Tensor) -> torch.Tensor:
         return self.transformer.attended(tokens, pe, self)
 
-    def first_pixels(self) -> FirstPixels:
+    def pixels(self) -> PixelFactors:
         transformer = self.transformer
-        v0, v1 = self.v0 @ transformer.pixel_weight, self.v1 @ transformer.pixel_weight
+        return PixelFactors(
+            self.a0,
+            self.v0 @ transformer.pixel_weight,
+            self.a1,
+            self.v1 @ transformer.pixel_weight,
+            self.s1,
+            self.s2,
+            transformer.pixels,
+            transformer.pixel_bias,
+        )
+
+    def first_pixels(self) -> FirstPixels:
+        a0, v0, a1, v1, s1, s2, shared, added = self.pixels()
 
         def of(prompts: slice, places: slice) -> torch.Tensor:
-            pixels = transformer.buffers.product("stride 8", self.a0[prompts, :, places].mT, v0[prompts])
-            pixels.baddbmm_(self.a1[prompts, :, places].mT, v1[prompts])
-            s1, shared = self.s1[prompts, places], transformer.pixels[places]
-            s2, added = self.s2[prompts, places], transformer.pixel_bias[places]
-            loops = upscaling_kernels()
-            if loops is not None:
-                for x, *scales in zip(pixels.numpy(), s1.numpy(), s2.numpy(), strict=True):
-                    loops.scaled_sums(x, scales[0], shared.numpy(), scales[1], added.numpy())
-                return pixels
-            pixels.addcmul_(s1[..., None], shared)
-            return torch.addcmul(added, pixels, s2[..., None], out=pixels)
+            pixels = self.transformer.buffers.product("stride 8", a0[prompts, :, places].mT, v0[prompts])
+            pixels.baddbmm_(a1[prompts, :, places].mT, v1[prompts])
+            pixels.addcmul_(s1[prompts, places, None], shared[places])
+            return torch.addcmul(added[places], pixels, s2[prompts, places, None], out=pixels)
 
         return of
 
@@ -82,6 +87,7 @@ class FactoredTransformer:
     def __init__(self, plain: TwoWayTransformer) -> None:
         self.plain = plain
         self.heads, self.buffers = plain.heads, plain.buffers
+        self.steps = steps_for(plain.buffers)
         first, second = plain.layers
         self.to_image, self.to_tokens, self.final = (
             second.cross_attn_token_to_image,
@@ -103,19 +109,29 @@ class FactoredTransformer:
         x = _centred(plain.image + out0.bias)
         self.x1 = _centred(x * self.g1)
         x2 = self.x1 * self.g2
-        self.squares0, self.squares1 = x.square().sum(1), self.x1.square().sum(1)
         self.bias1 = _centred(norm1.bias + out1.bias)
-        self.twice_bias1 = 2 * (self.x1 @ self.bias1)
-        # H × d × N each.
-        self.crossed0 = _projected(2 * self.out0, x)
-        self.crossed01 = _projected(2 * _centred(self.out0 * self.g1), self.x1)
-        self.crossed1 = _projected(2 * self.out1, self.x1)
-        self.keys1, self.values1, self.queries1 = (
-            _projected(weight * self.g1, x) for weight in (self.key1, self.value1, self.query1)
+        self.of_first = FirstLayer(
+            queries=plain.queries,
+            crossed=_projected(2 * self.out0, x),
+            squares=x.square().sum(1),
+            channels=len(self.g1),
+            eps=norm1.eps,
         )
-        self.last_keys, self.last_values = _projected(self.last_key, x2), _projected(self.last_value, x2)
-        # The norm's bias gives all image tokens the same, which drops out of a softmax over them but not over tokens.
-        self.positional_queries1 = plain.positional_queries[1] + (self.query1 @ norm1.bias)[..., None]
+        self.of_second = SecondLayer(
+            queries=_projected(self.query1 * self.g1, x),
+            # The norm's bias gives all image tokens the same, which drops out of a softmax over them, not over tokens.
+            positional=plain.positional_queries[1] + (self.query1 @ norm1.bias)[..., None],
+            crossed0=_projected(2 * _centred(self.out0 * self.g1), self.x1),
+            crossed1=_projected(2 * self.out1, self.x1),
+            squares=self.x1.square().sum(1),
+            bias=2 * (self.x1 @ self.bias1),
+            channels=len(self.g2),
+            eps=norm2.eps,
+        )
+        keys, values = (_projected(weight * self.g1, x) for weight in (self.key1, self.value1))
+        self.shown1 = Shown(keys, plain.positional_keys[1], values.mT.contiguous())
+        keys, values = _projected(self.last_key, x2), _projected(self.last_value, x2)
+        self.shown_last = Shown(keys, plain.positional_keys[-1], values.mT.contiguous())
         self.value_bias1 = self.to_image.v_proj.bias + (self.value1 @ norm1.bias).flatten()
         self.last_value_bias = self.final.v_proj.bias + (self.last_value @ norm2.bias).flatten()
         # The first convolution of the upscaling: C × 4·C', and N × 4·C' each.
@@ -143,57 +159,41 @@ class FactoredTransformer:
         pe: the prompts' tokens B × T × C. started: these after layer 0's token side.
         """
         first, second = self.plain.layers
-        channels = pe.shape[-1]
         # Layer 0's image side.
         attention = first.cross_attn_image_to_token
-        scores = self._product("scores", self._queries(attention.k_proj, started + pe), self.plain.queries)
-        a0 = self._softmax_over_tokens("a0", scores)
         v = self._heads_first(attention.v_proj(started))
         v0 = self._absorbed(v, self.out0)
-        squares = self._product("scores", v, self.crossed0).baddbmm_(v0 @ v0.transpose(1, 2), a0)
-        variance = (self.squares0 + _weighted_sum(squares, a0)) / channels
-        s1 = torch.rsqrt(variance + first.norm4.eps)
-        scale1 = s1[:, None]
-        a0.mul_(scale1)
+        k = self._queries(attention.k_proj, started + pe)
+        a0, s1 = self.steps.first_weights(self.of_first, k, v, v0 @ v0.mT)
         v0 = v0 * self.g1
 
         # Layer 1's token side.
         tokens = self_attended(second, started, pe)
         q = self._queries(self.to_image.q_proj, tokens + pe)
-        scores = self._scores(q, self.keys1, self.plain.positional_keys[1], scale1)
-        weights = self.buffers.softmax("weights", scores.baddbmm_(self._absorbed(q, self.key1) @ v0.mT, a0), -1)
-        pooled = torch.bmm(weights, a0.mT) @ v0
-        update = self._projected_back(pooled, self.value1) + self._pooled(weights.mul_(scale1), self.values1)
+        crossed = self._absorbed(q, self.key1) @ v0.mT
+        (pooled,), update = self.steps.attention(self.shown1, q, ((a0, crossed),), s1, None)
+        update = update + self._projected_back(pooled @ v0, self.value1)
         tokens = after_attention(second, tokens, self.to_image.out_proj(self._heads_last(update) + self.value_bias1))
 
         # Its image side.
         k = self._queries(self.to_tokens.k_proj, tokens + pe)
-        scores = self._scores(k, self.queries1, self.positional_queries1, scale1)
-        a1 = self._softmax_over_tokens("a1", scores.baddbmm_(self._absorbed(k, self.query1) @ v0.mT, a0))
+        crossed = self._absorbed(k, self.query1) @ v0.mT
         v0 = _centred(v0)
-        v1 = self._heads_first(self.to_tokens.v_proj(tokens))
-        # The square of s1 ⊙ X₁ + a0ᵀ v0 + a1ᵀ v1, of which the first two have s1 as a factor.
-        squares = self._product("scores", v, self.crossed01).mul_(scale1).baddbmm_(v0 @ v0.mT, a0)
-        variance = s1 * (s1 * self.squares1 + self.twice_bias1) + _weighted_sum(squares, a0)
-        squares = self._product("scores", v1, self.crossed1).mul_(scale1)
-        v1 = self._absorbed(v1, self.out1) + self.bias1 / self.heads
-        squares.baddbmm_(2 * v1 @ v0.mT, a0).baddbmm_(v1 @ v1.mT, a1)
-        variance = (variance + _weighted_sum(squares, a1)) / channels
-        return tokens, Factors(self, a0, v0, a1, v1, s1, torch.rsqrt(variance + second.norm4.eps))
+        low_v1 = self._heads_first(self.to_tokens.v_proj(tokens))
+        v1 = self._absorbed(low_v1, self.out1) + self.bias1 / self.heads
+        # Of the square of s1 ⊙ X₁ + a0ᵀ v0 + a1ᵀ v1, of which the first two have s1 as a factor.
+        grams = v0 @ v0.mT, 2 * v1 @ v0.mT, v1 @ v1.mT
+        a1, s2 = self.steps.second_weights(self.of_second, k, crossed, (v, low_v1), grams, a0, s1)
+        return tokens, Factors(self, a0, v0, a1, v1, s1, s2)
 
     def attended(self, tokens: torch.Tensor, pe: torch.Tensor, image: Factors) -> torch.Tensor:
         """Final tokens (B × t × C) of image tokens in factors."""
-        scale1, scale2 = image.s1[:, None], image.s2[:, None]
         q = self._queries(self.final.q_proj, tokens + pe)
         queries = self._absorbed(q, self.last_key) * self.g2
-        scores = self._product("last scores", q, self.last_keys).mul_(scale1)
-        scores.baddbmm_(queries @ image.v0.mT, image.a0).baddbmm_(queries @ image.v1.mT, image.a1)
-        positional = self._product("last positional", q, self.plain.positional_keys[-1])
-        scores = torch.addcmul(positional, scores, scale2, out=scores)
-        weights = self.buffers.softmax("last weights", scores, -1).mul_(scale2)
-        pooled = torch.bmm(weights, image.a0.mT) @ image.v0
-        pooled = (pooled + torch.bmm(weights, image.a1.mT) @ image.v1) * self.g2
-        update = self._projected_back(pooled, self.last_value) + self._pooled(weights.mul_(scale1), self.last_values)
+        factors = tuple((a, queries @ v.mT) for a, v in ((image.a0, image.v0), (image.a1, image.v1)))
+        (of_v0, of_v1), update = self.steps.attention(self.shown_last, q, factors, image.s1, image.s2)
+        pooled = (of_v0 @ image.v0 + of_v1 @ image.v1) * self.g2
+        update = update + self._projected_back(pooled, self.last_value)
         update = self.final.out_proj(self._heads_last(update) + self.last_value_bias)
         return self.plain.transformer.norm_final_attn(tokens + update)
 
@@ -211,26 +211,6 @@ class FactoredTransformer:
         """B × H × t × d to B × t × D."""
         return x.transpose(1, 2).flatten(2)
 
-    def _product(self, name: str, x: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
-        """B × H·t × N of x (B × H × t × d) with what all prompts share (H × d × N)."""
-        b, heads, t, _ = x.shape
-        room = self.buffers.room(name, (b, heads, t, shared.shape[-1]), x)
-        for one, of_x in zip(room, x, strict=True):  # one product for all would copy what is shared for every prompt
-            torch.bmm(of_x, shared, out=one)
-        return room.flatten(1, 2)
-
-    def _scores(
-        self, x: torch.Tensor, shared: torch.Tensor, positional: torch.Tensor, scale: torch.Tensor
-    ) -> torch.Tensor:
-        """B × K × N: what the shared parts of the image tokens, scaled, and of their places give to scores."""
-        scores = self._product("scores", x, shared)
-        return torch.addcmul(self._product("positional", x, positional), scores, scale, out=scores)
-
-    def _softmax_over_tokens(self, name: str, scores: torch.Tensor) -> torch.Tensor:
-        """B × K × N weights of a head's tokens. N stays innermost, where the processor's vectors work along it."""
-        b, _, n = scores.shape
-        return self.buffers.softmax(name, scores.view(b, self.heads, -1, n), 2).view(scores.shape)
-
     def _absorbed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """B × H·t × C of x (B × H × t × d) and a projection's weights, H × d × C."""
         b, heads, t, d = x.shape
@@ -243,11 +223,6 @@ class FactoredTransformer:
         by_head = x.view(b, heads, -1, x.shape[-1]).transpose(0, 1).reshape(heads, -1, x.shape[-1])
         return torch.bmm(by_head, weight.mT).view(heads, b, -1, weight.shape[1]).transpose(0, 1)
 
-    def _pooled(self, weights: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
-        """B × H × t × d: weights (B × H·t × N) applied to what all prompts share (H × d × N)."""
-        by_head = weights.view(len(weights), self.heads, -1, weights.shape[-1])
-        return torch.stack([torch.bmm(one, shared.mT) for one in by_head])
-
 
 def _centred(x: torch.Tensor) -> torch.Tensor:
     """x without the mean over its last axis."""
@@ -257,8 +232,3 @@ def _centred(x: torch.Tensor) -> torch.Tensor:
 def _projected(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """H × d × N of weights H × d × C and x N × C."""
     return (weight.flatten(0, 1) @ x.T).view(*weight.shape[:2], -1)
-
-
-def _weighted_sum(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """B × N, sum over K of x · weights (B × K × N each); x is no longer what it was."""
-    return x.mul_(weights).sum(1)

@@ -22,6 +22,22 @@ FirstPixels = Callable[[slice, slice], torch.Tensor]
 """b × n × 4·C' pixels of some prompts and some places, in memory that the thread's next call may take."""
 
 
+class PixelFactors(NamedTuple):
+    """The first convolution's pixels as factors, of B prompts: s2 ⊙ (s1 ⊙ shared + a0ᵀ v0 + a1ᵀ v1) + added.
+
+    a0, a1: B × K × N. v0, v1: B × K × 4·C'. s1, s2: B × N. shared, added: N × 4·C'.
+    """
+
+    a0: torch.Tensor
+    v0: torch.Tensor
+    a1: torch.Tensor
+    v1: torch.Tensor
+    s1: torch.Tensor
+    s2: torch.Tensor
+    shared: torch.Tensor
+    added: torch.Tensor
+
+
 class ImageTokens(Protocol):
     """Image tokens of B prompts, after the transformer's layers."""
 
@@ -37,3 +53,6 @@ class ImageTokens(Protocol):
 
     def first_pixels(self) -> FirstPixels:
         """The first convolution of the upscaling."""
+
+    def pixels(self) -> PixelFactors | None:
+        """The same as factors, where image tokens are kept so."""

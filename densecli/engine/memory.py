@@ -13,10 +13,9 @@ GB = 1e9
 # Of what is free, leave some to the allocator's fragmentation and to everybody else.
 _USABLE = 0.8
 _MOST_POINTS_PER_BATCH = {"cuda": 256, "mps": 64, "cpu": 64}
-# Image tokens of a decoder tile, if they were written out; it is their factors that should stay in the cache, which are
-# about as large together. 8 prompts of an official shape, 32 of the starter (benchmarks/NOTES.md has the measurements;
-# half as much costs 10 %, more brings little).
-_CPU_TILE_BYTES = 32 << 20
+# Image tokens of a thread's share of a decoder tile, if they were written out: 8 prompts of an official shape, 32 of
+# the starter (benchmarks/NOTES.md has the measurements; half as much costs 5 to 10 %, more brings little).
+_CPU_SHARE_BYTES = 32 << 20
 
 # Image tokens of a tile of the loop on a GPU, and of the survivors that are upscaled together: 128 and 32 prompts of an
 # official shape in half precision, 512 and 128 of the starter. By count (an H200 has run these, no others): plain
@@ -159,8 +158,9 @@ class BatchSize:
 
 def choose_batch_size(requested: int | str, device: torch.device, budget: int, shape: DecoderShape) -> BatchSize:
     """Batch size for `budget` bytes beyond what is in use now; a number in `requested` is taken as it is."""
-    most_in_tile = _CPU_TILE_BYTES // shape.tokens_bytes if device.type == "cpu" else _MOST_POINTS_PER_BATCH["cuda"]
-    most_in_tile = max(1, most_in_tile)
+    most_in_tile = _MOST_POINTS_PER_BATCH["cuda"]
+    if device.type == "cpu":
+        most_in_tile = torch.get_num_threads() * max(1, _CPU_SHARE_BYTES // shape.tokens_bytes)
     if isinstance(requested, int):
         return BatchSize(requested, _even(requested, most_in_tile))
     budget -= shape.shared_bytes

@@ -46,6 +46,9 @@ class WrittenOut:
 
         return of
 
+    def pixels(self) -> None:
+        return None
+
 
 class TwoWayTransformer:
     """`transformer` (sam2's), prepared for one image: N × C image tokens and their positional encoding `pe`, N × C.

@@ -84,7 +84,7 @@ def test_image_tokens_stay_factors_where_prompts_share_them(network, monkeypatch
     decoder.decode(POINTS[None, :3], labels=torch.tensor([[2, 3, 1]], dtype=torch.int), **options)
     assert written_out == []
     decoder.decode(POINTS, mask_prompts=torch.zeros(len(POINTS), 256, 256), **options)
-    assert len(written_out) == 1
+    assert written_out != []
 
 
 def test_bfloat16(network) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sam2.modeling.sam.transformer import TwoWayTransformer as Official
 
+from densecli.engine.factor_steps import TensorSteps
 from densecli.engine.factored import FactoredTransformer
 from densecli.engine.image_tokens import FirstConvolution
 from densecli.engine.in_place import Buffers
@@ -37,10 +38,11 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     side=st.integers(2, 12),
     scale=st.sampled_from([0.1, 1.0, 10.0]),
     reused=st.booleans(),
+    compiled=st.booleans(),
     seed=st.integers(0, 1000),
 )
 @torch.no_grad()
-def test_is_the_transformer(channels, heads, prompts, tokens, side, scale, reused, seed):
+def test_is_the_transformer(channels, heads, prompts, tokens, side, scale, reused, compiled, seed):
     transformer = official(channels, heads, seed)
     torch.manual_seed(seed + 1)
     n = side * side
@@ -55,7 +57,10 @@ def test_is_the_transformer(channels, heads, prompts, tokens, side, scale, reuse
     transformer.float()
     plain = TwoWayTransformer(transformer, image, pe, first, Buffers(used=reused))
     started = plain.started(points)
-    for path in (FactoredTransformer(plain).transform(points, started), plain.transform(points, started, None)):
+    factored = FactoredTransformer(plain)
+    if not compiled:
+        factored.steps = TensorSteps(plain.buffers)
+    for path in (factored.transform(points, started), plain.transform(points, started, None)):
         updated, found = path
         assert relative_error(found.attended(updated, points), expected_tokens.float()) < 1e-5
         pixels = (expected_image @ first.weight.double() + first.added.double()).float()
