@@ -90,7 +90,8 @@ def test_a_kind_of_prompt_is_learned(kind: str, prompts: Prompts, store: SceneSt
         torch.nn.utils.clip_grad_norm_([p for p in network.parameters() if p.grad is not None], 1.0)  # as the loop does
         optimizer.step()
         history.append(mask.item())
-    assert np.mean(history[-3:]) < 0.7 * np.mean(history[:3])
+    # The middle of the last steps: at this learning rate a single one may go far off, on some processors.
+    assert np.median(history[-10:]) < 0.7 * np.median(history[:3]), history
 
 
 def test_the_loop_asks_with_all_of_them(store: SceneStore, small_config: Path, tmp_path: Path) -> None:
