@@ -173,7 +173,9 @@ class TensorSteps:
 class CompiledSteps:
     """`loops` (factor_kernels), all prompts of a share in one call."""
 
-    least_of_thread = 1
+    # A share still costs a hundred calls from Python, a millisecond or two in which other threads may have to wait: on
+    # many cores, more shares of fewer prompts would only queue.
+    least_of_thread = 4
 
     def __init__(self, buffers: Buffers, loops: ModuleType) -> None:
         self.buffers, self.loops = buffers, loops

@@ -61,7 +61,7 @@ def test_prompts_are_shared_out(first_starter, features, monkeypatch) -> None:
     )
     decoded(first_starter, features, 64, 2)
     assert shares == [64]
-    decoded(first_starter, features, 1, 2)
+    decoded(first_starter, features, 7, 2)
     decoded(first_starter, features, 64, 1)
     assert shares == [64], "too few prompts, or one thread"
 
