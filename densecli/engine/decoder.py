@@ -170,9 +170,9 @@ class PromptDecoder:
 
         points: B × 2 float32 (x, y) in pixels of the model's input; with labels B × P × 2. labels: B × P int, what
         each point is, as in sam2's prompt encoder: 1 positive, 0 negative, 2 and 3 a box's upper left and lower right
-        corner. mask_prompts: B × h × w logits of an earlier pass (m2m), clamped here. tile: prompts at a time.
-        pred_iou_thresh: 0 or less keeps everything. keep: B × M bool, exactly these candidates, whatever their
-        predicted IoU.
+        corner. mask_prompts: B × h × w logits of an earlier pass (m2m), clamped here. tile: prompts at a time, of all
+        threads together. pred_iou_thresh: 0 or less keeps everything. keep: B × M bool, exactly these candidates,
+        whatever their predicted IoU.
         """
         self.buffers.clear()
         b, outputs = len(points), self.outputs(multimask_output)

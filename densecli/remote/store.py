@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -205,9 +206,17 @@ def _is_final(error: Exception) -> bool:
     )
 
 
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Not asyncio's traceback of a task whose error nobody asked for: of parts that a library sent side by side, the
+    first error was raised, and is explained.
+    """
+    return "was never retrieved" not in record.getMessage()
+
+
 def _filesystem(url: str, scheme: str) -> tuple[Any, str]:
     import fsspec
 
+    logging.getLogger("asyncio").addFilter(_is_of_use)
     shown = shown_name(url)
     try:
         filesystem, location = fsspec.core.url_to_fs(url)

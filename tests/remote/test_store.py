@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import Iterator
@@ -168,3 +169,21 @@ def test_urls_that_cannot_be_stores() -> None:
         Store("wtf://bucket/out")
     with pytest.raises(EnvironmentProblem, match="writing .*needs a package that is missing|needs s3fs"):
         Store("dropbox://bucket/out")
+
+
+def test_what_a_library_left_behind_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """Where parts of a file are sent side by side the first error is raised; asyncio would log the others' tracebacks,
+    which without a handler go to stderr.
+    """
+
+    async def fail() -> None:
+        raise OSError("the network is gone")
+
+    async def leave_behind() -> None:
+        task = asyncio.ensure_future(fail())
+        await asyncio.sleep(0)
+        del task
+
+    Store("memory://left-behind")
+    asyncio.run(leave_behind())
+    assert caplog.records == []
