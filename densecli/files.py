@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -30,12 +31,11 @@ def complete_file(path: Path) -> Iterator[Path]:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays: image writers choose the format by it.
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _beside(path, path.suffix)
         try:
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             yield temporary
-            # mkstemp makes private files; the result should have the permissions of any other new file.
+            # Private until it is whole; the result should have the permissions of any other new file.
             os.chmod(temporary, 0o666 & ~_UMASK)
             os.replace(temporary, path)
         finally:
@@ -49,13 +49,22 @@ def complete_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_dir():
             raise OutputError(f"{shown_name(str(path))}: is a file where a folder must go; move it away")
-        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent))
+        temporary = _beside(path)
         try:
+            os.mkdir(temporary, 0o700)
             yield temporary
             os.chmod(temporary, 0o777 & ~_UMASK)
             _replace_folder(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path, suffix: str = "") -> Path:
+    """A name beside `path` that nobody has.
+
+    Chosen before anything has it, as tempfile does not: Ctrl-C while the system makes the file must find its name.
+    """
+    return path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{suffix}"
 
 
 def _replace_folder(new: Path, path: Path) -> None:

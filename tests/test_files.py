@@ -163,3 +163,23 @@ def test_check_writable_makes_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     for folder in (tmp_path / "file", tmp_path / "file" / "a"):
         with pytest.raises(OutputError, match="is a file, not a folder"):
             check_writable(folder)
+
+
+@pytest.mark.parametrize(("make", "call"), [(complete_file, "open"), (complete_folder, "mkdir")])
+def test_ctrl_c_while_the_system_makes_it_leaves_nothing(tmp_path: Path, monkeypatch, make, call: str) -> None:
+    """The signal is handled when the system call is over: the file is there, and nothing has its name yet."""
+    real = getattr(os, call)
+
+    def interrupted(path, *rest, **options):
+        made = real(path, *rest, **options)
+        if ".densecli-tmp-" not in str(path):
+            return made
+        if call == "open":
+            os.close(made)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, call, interrupted)
+    with pytest.raises(KeyboardInterrupt), make(tmp_path / "result.png"):
+        pass
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
