@@ -7,7 +7,7 @@ each, N image tokens, C channels, H heads, d channels of a head, K = H·T.
 from __future__ import annotations
 
 from types import ModuleType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -49,13 +49,18 @@ class Shown(NamedTuple):
     values: torch.Tensor
 
 
-class Steps(Protocol):
-    """Keys, queries and values of prompts are B × H × T × d, the keys and queries scaled for an attention's scores.
+class TensorSteps:
+    """Tensor operations.
 
+    Keys, queries and values of prompts are B × H × T × d, the keys and queries scaled for an attention's scores.
     least_of_thread: prompts that a thread must have for a share of its own to pay.
     """
 
-    least_of_thread: int
+    # Fewer leave too little between the calls from Python, at which threads wait for each other.
+    least_of_thread = 8
+
+    def __init__(self, buffers: Buffers) -> None:
+        self.buffers = buffers
 
     def first_weights(
         self, image: FirstLayer, keys: torch.Tensor, values: torch.Tensor, grams: torch.Tensor
@@ -64,6 +69,10 @@ class Steps(Protocol):
 
         grams: B × K × K, products of the values.
         """
+        a0 = self._softmax_over_tokens("a0", self._product("scores", keys, image.queries), keys.shape[1])
+        squares = self._product("scores", values, image.crossed).baddbmm_(grams, a0)
+        s1 = torch.rsqrt((image.squares + _weighted_sum(squares, a0)) / image.channels + image.eps)
+        return a0.mul_(s1[:, None]), s1
 
     def second_weights(
         self,
@@ -80,48 +89,6 @@ class Steps(Protocol):
         crossed_keys: B × K × K, the keys' products with layer 0's values. grams: the like, products of values: layer
         0's, twice layer 1's with layer 0's, layer 1's.
         """
-
-    def attention(
-        self,
-        image: Shown,
-        queries: torch.Tensor,
-        factors: tuple[tuple[torch.Tensor, torch.Tensor], ...],
-        s1: torch.Tensor,
-        s2: torch.Tensor | None,
-    ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Attention of t tokens to the image: its weights summed up by each factor, and its values of the shared part.
-
-        factors: a (B × K × N), and the queries' products with its values, B × H·t × K. s2: None before layer 1's norm.
-        Returns B × H·t × K for each factor, and B × H × t × d.
-        """
-
-
-class TensorSteps:
-    """Tensor operations."""
-
-    least_of_thread = 8  # fewer leave too little between the calls from Python, at which threads wait for each other
-
-    def __init__(self, buffers: Buffers) -> None:
-        self.buffers = buffers
-
-    def first_weights(
-        self, image: FirstLayer, keys: torch.Tensor, values: torch.Tensor, grams: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        a0 = self._softmax_over_tokens("a0", self._product("scores", keys, image.queries), keys.shape[1])
-        squares = self._product("scores", values, image.crossed).baddbmm_(grams, a0)
-        s1 = torch.rsqrt((image.squares + _weighted_sum(squares, a0)) / image.channels + image.eps)
-        return a0.mul_(s1[:, None]), s1
-
-    def second_weights(
-        self,
-        image: SecondLayer,
-        keys: torch.Tensor,
-        crossed_keys: torch.Tensor,
-        values: tuple[torch.Tensor, torch.Tensor],
-        grams: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-        a0: torch.Tensor,
-        s1: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
         scale1 = s1[:, None]
         scores, positional = (
             self._product("scores", keys, image.queries),
@@ -143,6 +110,11 @@ class TensorSteps:
         s1: torch.Tensor,
         s2: torch.Tensor | None,
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Attention of t tokens to the image: its weights summed up by each factor, and its values of the shared part.
+
+        factors: a (B × K × N), and the queries' products with its values, B × H·t × K. s2: None before layer 1's norm.
+        Returns B × H·t × K for each factor, and B × H × t × d.
+        """
         scale1, scale2 = s1[:, None], None if s2 is None else s2[:, None]
         scores = self._product("scores", queries, image.keys).mul_(scale1)
         for a, crossed in factors:
@@ -170,15 +142,16 @@ class TensorSteps:
         return self.buffers.softmax(name, scores.view(b, heads, -1, n), 2).view(scores.shape)
 
 
-class CompiledSteps:
-    """`loops` (factor_kernels), all prompts of a share in one call."""
+class CompiledSteps(TensorSteps):
+    """The same by `loops` (factor_kernels), all prompts of a share in one call."""
 
     # A share still costs a hundred calls from Python, a millisecond or two in which other threads may have to wait: on
     # many cores, more shares of fewer prompts would only queue.
     least_of_thread = 4
 
     def __init__(self, buffers: Buffers, loops: ModuleType) -> None:
-        self.buffers, self.loops = buffers, loops
+        super().__init__(buffers)
+        self.loops = loops
 
     def first_weights(
         self, image: FirstLayer, keys: torch.Tensor, values: torch.Tensor, grams: torch.Tensor
@@ -232,7 +205,7 @@ class CompiledSteps:
         return self.buffers.room(name, (b, heads * tokens, len(places)), keys), keys.new_empty(b, len(places))
 
 
-def steps_for(buffers: Buffers) -> Steps:
+def steps_for(buffers: Buffers) -> TensorSteps:
     """Compiled loops where they can be had."""
     loops = factor_kernels()
     return TensorSteps(buffers) if loops is None else CompiledSteps(buffers, loops)
