@@ -73,9 +73,9 @@ class Runs:
         """The picture, h×w bool."""
         return decode_rle(self.rle())
 
-    @property
+    @cached_property
     def area(self) -> int:
-        return int((self.bottom - self.top).sum())
+        return int(self.bottom.sum() - self.top.sum())
 
     def rle(self, x: int = 0, y: int = 0, size: tuple[int, int] | None = None) -> dict[str, Any]:
         """COCO compressed RLE of an image of `size` (height, width) that holds the picture at x, y.

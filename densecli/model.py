@@ -18,6 +18,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from densecli import checkpoints
+from densecli.engine.encoder import cast_products
 from densecli.engine.memory import free_bytes
 from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
 from densecli.files import sha256_of
@@ -46,7 +47,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network in memory. `precision` is fp32, bf16 or fp16; weights are float32, arithmetic is in `dtype`."""
+    """A network in memory. `precision` is fp32, bf16 or fp16; arithmetic is in `dtype`.
+
+    Weights are float32, but for those of the image encoder's products on CUDA, which are in `dtype`.
+    """
 
     name: str
     network: SAM2Base
@@ -361,7 +365,10 @@ def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
                 sha256 = beside.submit(weights_sha256, choice)  # the GIL is free while it reads and hashes
                 network = build_network(choice.config, random_weights=False)
                 _fill(network, read_weights(choice.weights), choice.weights, choice.config)
-                network = _moved(network.float().requires_grad_(False), device)
+                network = network.float().requires_grad_(False)
+                if device.type == "cuda" and precision != "fp32":
+                    cast_products(network.image_encoder, DTYPES[precision])
+                network = _moved(network, device)
             seconds = time.perf_counter() - begin
             _cache[key] = LoadedModel(choice.name, network, sha256.result(), device, precision, seconds)
         return _cache[key]

@@ -46,9 +46,11 @@ def what_fits(device: torch.device) -> dict[str, Any]:
 def _at_a_time(device: torch.device, budget: int, shape: memory.DecoderShape) -> tuple[int, bool]:
     """Points in work at one time with `budget` bytes, as the engine chooses there; whether no more would be."""
     from densecli.engine import memory
+    from densecli.engine.triton_kernels import fused_fits, shared_memory
 
     if device.type == "cuda":
-        sizes = [memory.choose_loop_size("auto", b, shape, _DENSE_POINTS) for b in (budget, _NO_CEILING)]
+        fused = fused_fits(shared_memory(device)) and shape.element_size == 2
+        sizes = [memory.choose_loop_size("auto", b, shape, _DENSE_POINTS, fused=fused) for b in (budget, _NO_CEILING)]
         return sizes[0].prompts, sizes[0] == sizes[1]
     batches = [memory.choose_batch_size("auto", device, b, shape) for b in (budget, _NO_CEILING)]
     return batches[0].points, batches[0] == batches[1]

@@ -44,13 +44,16 @@ class Kept:
 
     One pool of memory for each slot. Graphs of one pool share it for what they need only while they run; they must not
     run between another one's answer and its use. Hold `lock` while working with any of them. refused: acceleration was
-    tried with this network and failed.
+    tried with this network and failed. unasked: what is captured without being wished for. seen: what came up once so
+    far, and is worth capturing when it comes again.
     """
 
     lock: Any = field(default_factory=threading.RLock)
     made: dict[Any, Any] = field(default_factory=dict)
     pools: list[Any] = field(default_factory=list)
     refused: bool = False
+    unasked: bool = True
+    seen: set[Any] = field(default_factory=set)
 
     def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
         return Kept, ()  # a copy of the network starts with nothing: graphs belong to this one's memory
@@ -60,7 +63,7 @@ class Kept:
         return vars(network).setdefault("_densecli_kept", Kept())
 
     def drop(self, *kinds: str) -> None:
-        """Forget what was made (of these kinds: "steps", "encoder", "size"; without any everything).
+        """Forget what was made (of these kinds: "steps", "encoder", "size", "unasked"; without any everything).
 
         What is captured next gets pools of its own: one whose last graph is gone cannot be captured into again.
         """
@@ -111,7 +114,8 @@ class _Captured:
                 function(*self.places)
         torch.cuda.current_stream().wait_stream(beside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool):
+        # Another thread may be asking for memory: it is none of this graph's business.
+        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
             self.answer = function(*self.places)
         for x in [self.answer] if isinstance(self.answer, torch.Tensor) else self.answer:
             setattr(x, _OF_A_GRAPH, True)

@@ -79,8 +79,11 @@ def fusable(network: SAM2Base, storage: torch.dtype) -> bool:
     width, heads = decoder.transformer.final_attn_token_to_image.internal_dim, decoder.transformer.num_heads
     sides = (decoder.transformer_dim // 8, width, 8 * heads)
     _, _, act1, _, act2 = decoder.output_upscaling
-    return all(side >= 16 and side & (side - 1) == 0 for side in sides) and all(
-        isinstance(act, torch.nn.GELU) and act.approximate == "none" for act in (act1, act2)
+    # Of the kernels' four outputs a prompt: sam2's networks give three, or one.
+    return (
+        decoder.num_mask_tokens <= 5
+        and all(side >= 16 and side & (side - 1) == 0 for side in sides)
+        and all(isinstance(act, torch.nn.GELU) and act.approximate == "none" for act in (act1, act2))
     )
 
 
@@ -101,36 +104,36 @@ class DeviceDecoder:
         layers = list(self.transformer.layers)
         self.pe = self.prompt_encoder.get_dense_pe()[0].flatten(1).t().float()  # N × C
         self.height, self.width = self.prompt_encoder.image_embedding_size
-        self.own_head = torch.eye(self.heads, dtype=storage, device=self.pe.device).view(1, self.heads, 1, -1, 1)
+        self.own_head = torch.eye(self.heads, dtype=storage, device=self.pe.device).view(1, 1, self.heads, -1, 1)
+        self.stored_pe = self._stored(self.pe)
         to_image = [layer.cross_attn_token_to_image for layer in layers] + [self.transformer.final_attn_token_to_image]
         to_tokens = [layer.cross_attn_image_to_token for layer in layers]
         # D × N each. Layer 0 works on the shared image, where position is part of it already.
         self.positional_keys = [self._stored(F.linear(self.pe, a.k_proj.weight).t()) for a in to_image[1:]]
         self.positional_queries = [self._stored(a.q_proj(self.pe).t()) for a in to_tokens[1:]]
+        self.query_biases = [self._stored(a.q_proj.bias) for a in to_tokens]
         self.key_weights = [self._stored(a.k_proj.weight) for a in to_image[1:]]  # D × C
         self.value_weights = [self._stored(a.v_proj.weight.t()) for a in to_image[1:]]  # C × D
-        self.query_weights = [self._stored(a.q_proj.weight) for a in to_tokens[1:]]  # D × C
+        self.query_weights = [self._stored(a.q_proj.weight) for a in to_tokens]  # D × C
         self.out_weights = [self._stored(a.out_proj.weight.t()) for a in to_tokens]  # D × C
         # A head's weights sum to 1, so a share of the bias in each of its values adds up to the bias.
         self.out_biases = [self._stored(a.out_proj.bias / self.heads) for a in to_tokens]
         self.norms = [(self._stored(n.weight), self._stored(n.bias), n.eps) for n in (la.norm4 for la in layers)]
         first, norm, self.act1, second, self.act2 = self.decoder.output_upscaling
-        self.weight1, self.bias1 = self._as_matrix(first)
-        self.weight2, self.bias2 = self._as_matrix(second)
+        weight, bias = _as_matrix(first)
+        # The norm after it takes the mean of a pixel's channels away: taken from the weights, there is none.
+        self.weight1, self.bias1 = self._stored(_centred(weight)), _centred(bias)
+        weight, self.bias2 = _as_matrix(second)
+        self.weight2 = self._stored(weight)
         self.norm = self._stored(norm.weight), self._stored(norm.bias), norm.eps
         self.kernels = decoder_kernels() if fused and fusable(network, storage) else None
-        self.stages = 2
-        if self.kernels is not None and self.pe.device.type == "cuda":
+        if self.kernels is not None:
             # Asked here: what is compiled or captured must not ask.
-            self.stages = self.kernels.attend_stages(shared_memory(self.pe.device))
+            on_gpu = self.pe.device.type == "cuda"
+            self.tiles = self.kernels.tiles_for(shared_memory(self.pe.device) if on_gpu else 0)
 
     def _stored(self, x: torch.Tensor) -> torch.Tensor:
         return x.detach().to(self.storage).contiguous()
-
-    def _as_matrix(self, layer: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """A ConvTranspose2d of kernel 2 and stride 2 as C × 4·C' weights and 4·C' float32 biases, pixel by pixel."""
-        channels, out = layer.weight.shape[:2]
-        return self._stored(layer.weight.permute(0, 2, 3, 1).reshape(channels, 4 * out)), layer.bias.repeat(4)
 
     @property
     def logits_size(self) -> tuple[int, int]:
@@ -151,7 +154,7 @@ class DeviceDecoder:
             h, w = self.height, self.width
             stride4, stride8 = (level[0].float() for level in features.high_res)
             pixels = stride8.view(-1, h, 2, w, 2).permute(1, 3, 2, 4, 0)
-            added1 = added1 + pixels.reshape(h * w, -1)
+            added1 = added1 + _centred(pixels.reshape(h * w, -1))
             pixels = stride4.view(-1, h, 2, 2, w, 2, 2).permute(1, 4, 2, 5, 3, 6, 0)
             added2 = added2 + pixels.reshape(4 * h * w, -1)
         return SharedImage(
@@ -196,10 +199,10 @@ class DeviceDecoder:
         return Transformed(predicted_iou.contiguous(), rows.to(self.storage), image)
 
     def _by_head(self, x: torch.Tensor) -> torch.Tensor:
-        """B × T × D to B × H·T × D in `storage`: a row for every head, zero outside of the head's own columns."""
+        """B × T × D to B × T·H × D in `storage`: a row for every head, zero outside of the head's own columns."""
         b, t, _ = x.shape
-        spread = x.to(self.storage).view(b, 1, t, self.heads, -1) * self.own_head
-        return spread.view(b, self.heads * t, -1)
+        spread = x.to(self.storage).view(b, t, 1, self.heads, -1) * self.own_head
+        return spread.view(b, t * self.heads, -1)
 
     def _tokens_to_shared_image(self, attention: Any, q: torch.Tensor, shared: SharedImage) -> torch.Tensor:
         """B × T × C: what the tokens get from the image tokens that all prompts have in common, in one attention."""
@@ -213,16 +216,16 @@ class DeviceDecoder:
         b, tokens, _ = q.shape
         d = attention.internal_dim // self.heads
         q = self._by_head(self._filled_up(attention.q_proj(q) / math.sqrt(d)))
-        queries = q @ self.key_weights[index]  # B × H·T × C
+        queries = q @ self.key_weights[index]  # B × T·H × C
         if self.kernels is not None:
             position = self.positional_keys[index]
-            pooled = self.kernels.attend(queries, q, image, position, self.stages)  # B × H·T × C
+            pooled = self.kernels.attend(queries, q, image, position, self.tiles.attend)  # B × T·H × C
         else:
-            scores = torch.bmm(queries, image.transpose(1, 2))  # B × H·T × N
+            scores = torch.bmm(queries, image.transpose(1, 2))  # B × T·H × N
             scores += q @ self.positional_keys[index]
             pooled = torch.bmm(scores.softmax(-1), image)
-        out = (pooled @ self.value_weights[index]).view(b, self.heads, -1, self.heads, d) * self.own_head
-        out = out.sum(1)[:, :tokens].reshape(b, tokens, -1).float()
+        out = (pooled @ self.value_weights[index]).view(b, -1, self.heads, self.heads, d) * self.own_head
+        out = out.sum(2)[:, :tokens].reshape(b, tokens, -1).float()
         return attention.out_proj(out + attention.v_proj.bias)
 
     def _filled_up(self, x: torch.Tensor) -> torch.Tensor:
@@ -246,15 +249,15 @@ class DeviceDecoder:
         k = self._by_head(self._filled_up(attention.k_proj(keys) / math.sqrt(d)))
         v = self._by_head(self._filled_up(attention.v_proj(values))) @ self.out_weights[index] + self.out_biases[index]
         if self.kernels is not None:
-            absorbed = k @ self.query_weights[index - 1] if index else None
-            position = self.positional_queries[index - 1] if index else shared.queries
-            return self.kernels.update(absorbed, k, v, image, position, self.norms[index], self.heads, t)
+            absorbed, biases = k @ self.query_weights[index], k @ self.query_biases[index]
+            pe, norm = self.stored_pe, self.norms[index]
+            return self.kernels.update(absorbed, biases, v, image, pe, norm, self.heads, t, self.tiles.update)
         if index == 0:
             scores = k @ shared.queries
         else:
-            scores = torch.bmm(k @ self.query_weights[index - 1], image.transpose(1, 2))
+            scores = torch.bmm(k @ self.query_weights[index], image.transpose(1, 2))
             scores += k @ self.positional_queries[index - 1]
-        weights = scores.view(b, self.heads, t, -1).softmax(2).view(b, self.heads * t, -1)
+        weights = scores.view(b, t, self.heads, -1).softmax(1).view(b, t * self.heads, -1)
         updated = torch.bmm(weights.transpose(1, 2), v)
         updated += image
         weight, bias, eps = self.norms[index]
@@ -262,25 +265,42 @@ class DeviceDecoder:
 
     @torch.no_grad()
     def upscale(
-        self, image: torch.Tensor, rows: torch.Tensor, chosen: torch.Tensor, shared: SharedImage
+        self, image: torch.Tensor, rows: torch.Tensor, chosen: torch.Tensor, count: torch.Tensor, shared: SharedImage
     ) -> torch.Tensor:
         """U × M × 4h × 4w logits in `storage` of the prompts `chosen` (U int64) of a tile.
 
-        image: B × N × C image tokens; rows: B × M × C/8 of the hyper-networks.
+        image: B × N × C image tokens; rows: B × M × C/8 of the hyper-networks. count: 0-dimensional int64; the fused
+        kernels upscale so many of `chosen`, plain PyTorch all.
         """
         if self.kernels is not None:
             first, second = (self.weight1, shared.added1), (self.weight2, shared.added2)
-            return self.kernels.upscale(image, rows, chosen, (self.height, self.width), first, self.norm, second)
+            size = self.height, self.width
+            return self.kernels.upscale(image, rows, chosen, count, size, first, self.norm, second, self.tiles.upscale)
         image, rows = image.index_select(0, chosen), rows.index_select(0, chosen)
         b, n, _ = image.shape
         weight, bias, eps = self.norm
         x = image @ self.weight1
         x += shared.added1
         x = x.view(b, 4 * n, -1)
-        x = self.act1(F.layer_norm(x, x.shape[-1:], weight, bias, eps))
+        # F.layer_norm takes a block of threads for a pixel's few channels: twice as long, on an H200. The mean is 0.
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        x *= (length * length / x.shape[-1] + eps).rsqrt_().to(x.dtype)
+        x = self.act1(torch.addcmul(bias, x, weight))
         x = x @ self.weight2
         x += shared.added2
         x = self.act2(x).view(b, 16 * n, -1)
         logits = rows @ x.transpose(1, 2)  # B × M × (h, w, 2, 2, 2, 2)
         logits = logits.view(b, -1, self.height, self.width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
         return logits.reshape(b, -1, 4 * self.height, 4 * self.width)
+
+
+def _as_matrix(layer: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """A ConvTranspose2d of kernel 2 and stride 2 as C × 4·C' weights and 4·C' biases, float32, pixel by pixel."""
+    channels, out = layer.weight.shape[:2]
+    return layer.weight.permute(0, 2, 3, 1).reshape(channels, 4 * out), layer.bias.repeat(4)
+
+
+def _centred(x: torch.Tensor) -> torch.Tensor:
+    """x (… × 4·C') without the mean of each pixel's channels."""
+    pixels = x.view(*x.shape[:-1], 4, -1)
+    return (pixels - pixels.mean(-1, keepdim=True)).view_as(x)

@@ -1,7 +1,8 @@
 """The point loop on a GPU: all points of a crop in tiles of fixed shapes, with the device never waiting for the host.
 
-What a tile's survivors cost depends on how many there are, and three ways are exact (T: transformer, 47 MB a prompt
-to read and write; U: upscaling, as much; N prompts, of which S survive):
+What a tile's survivors cost depends on how many there are. The fused kernels read that number where it is, on the
+device, and stop at it. For plain PyTorch it must be known when the work is queued, and three ways are exact (T:
+transformer, 47 MB a prompt to read and write; U: upscaling, as much; N prompts, of which S survive):
 
 - upscale every prompt: (T + U)·N, nothing to know;
 - transform all, count once, transform the survivors again and upscale them: T·N + (T + U)·S, one stop;
@@ -24,12 +25,12 @@ from dataclasses import dataclass
 import torch
 
 from densecli.engine import scoring
+from densecli.engine.acceleration import SLOTS
 from densecli.engine.candidates import Candidates, likely
 from densecli.engine.compiled import kernels
 from densecli.engine.device_decoder import Transformed
 from densecli.engine.device_steps import Steps
 from densecli.engine.parameters import GeneratorParameters
-from densecli.engine.threads import over_threads
 from densecli.engine.upsampling import Upsampling
 from densecli.masks import Runs
 
@@ -86,6 +87,9 @@ class Scores:
     areas: torch.Tensor
     boxes: torch.Tensor
 
+    def on_host(self) -> Scores:
+        return Scores(*(x.arrived() for x in [OnTheWay(x) for x in vars(self).values()]))
+
     @staticmethod
     def empty(prompts: int, outputs: int, device: torch.device) -> Scores:
         return Scores(
@@ -120,10 +124,11 @@ class DeviceLoop:
     def candidates(self, advanced: Callable[[int], None]) -> tuple[Candidates, float]:
         """All candidates above `pred_iou_thresh` in the order of their prompts, and the best predicted IoU of all.
 
-        advanced: called with how many more points are done, tile after tile. Where predicted IoU is not finite (half
-        precision overflowed), the best is NaN.
+        They are on the host: some kilobytes, for each of whose filters it would have to wait for the device. advanced:
+        called with how many more points are done, tile after tile. Where predicted IoU is not finite (half precision
+        overflowed), the best is NaN.
         """
-        scores = self.all_scores(advanced)
+        scores = self.all_scores(advanced).on_host()
         found = scores.keep.nonzero()
         areas = scores.areas[scores.keep].double()
         predicted_iou = scores.predicted_iou[: len(self.prompts)]
@@ -138,6 +143,10 @@ class DeviceLoop:
     def all_scores(self, advanced: Callable[[int], None]) -> Scores:
         """The loop itself: fixed shapes, and a tile's work queued before the count of the tile before is read."""
         scores = Scores.empty(self.tiles * self.size.prompts, self.outputs, self.prompts.device)
+        if self.steps.counted_on_device:
+            for index in range(self.tiles):
+                self._finish_whole(self.start(index), scores, advanced)
+            return scores
         waiting: tuple[Started, OnTheWay] | None = None
         for index in range(self.tiles):
             started = self.start(index)
@@ -149,18 +158,26 @@ class DeviceLoop:
             self._finish_counted(waiting, scores, advanced)
         return scores
 
+    def _finish_whole(self, started: Started, scores: Scores, advanced: Callable[[int], None]) -> None:
+        self._keep(started, scores)
+        self._score(started, started.order, scores)
+        self._advance(started, advanced)
+
     def _finish_counted(
         self, waiting: tuple[Started, OnTheWay], scores: Scores, advanced: Callable[[int], None]
     ) -> None:
         started, count = waiting
         self.finish(started, count.number(), scores)
+        self._advance(started, advanced)
+
+    def _advance(self, started: Started, advanced: Callable[[int], None]) -> None:
         begin = started.index * self.size.prompts
         advanced(min(len(self.prompts), begin + self.size.prompts) - begin)
 
     def start(self, index: int) -> Started:
         """Queue a tile's transformer and find out on the device which of its prompts survive."""
         begin = index * self.size.prompts
-        tile = self.steps.transform(self._tokens(index), index % 2)
+        tile = self.steps.transform(self._tokens(index), self._slot(index))
         keep = likely(tile.predicted_iou, self.parameters.pred_iou_thresh)
         keep[len(self.prompts) - begin :] = False
         some = keep.any(1)
@@ -180,17 +197,31 @@ class DeviceLoop:
 
     def finish(self, started: Started, survivors: int, scores: Scores) -> None:
         """Queue upscaling and scores of the first `survivors` prompts of a tile's order, and put them into `scores`."""
-        window = slice(started.index * self.size.prompts, (started.index + 1) * self.size.prompts)
-        scores.predicted_iou[window] = started.tile.predicted_iou
-        scores.keep[window] = started.keep
+        self._keep(started, scores)
         for begin in range(0, survivors, self.size.survivors):
             # The last of these steps goes on beyond the survivors, with prompts of which nothing is wanted.
-            chosen = started.order[begin : begin + self.size.survivors]
-            logits = self.steps.upscale(started.tile, chosen, started.index % 2).flatten(0, 1)
-            wanted = started.keep.index_select(0, chosen).flatten()
-            areas, boxes = scoring.areas_and_boxes(logits, wanted, self.upsampling, *self.thresholds)
-            scores.areas[window].index_copy_(0, chosen, areas.view(-1, self.outputs, 2))
-            scores.boxes[window].index_copy_(0, chosen, boxes.view(-1, self.outputs, 4))
+            self._score(started, started.order[begin : begin + self.size.survivors], scores)
+
+    def _slot(self, index: int) -> int:
+        """Where no count is waited for, one tile is under way at a time."""
+        return 0 if self.steps.counted_on_device else index % SLOTS
+
+    def _window(self, started: Started) -> slice:
+        return slice(started.index * self.size.prompts, (started.index + 1) * self.size.prompts)
+
+    def _keep(self, started: Started, scores: Scores) -> None:
+        window = self._window(started)
+        scores.predicted_iou[window] = started.tile.predicted_iou
+        scores.keep[window] = started.keep
+
+    def _score(self, started: Started, chosen: torch.Tensor, scores: Scores) -> None:
+        window = self._window(started)
+        slot = self._slot(started.index)
+        logits = self.steps.upscale(started.tile, chosen, started.survivors, slot).flatten(0, 1)
+        wanted = started.keep.index_select(0, chosen).flatten()
+        areas, boxes = scoring.areas_and_boxes(logits, wanted, self.upsampling, *self.thresholds)
+        scores.areas[window].index_copy_(0, chosen, areas.view(-1, self.outputs, 2))
+        scores.boxes[window].index_copy_(0, chosen, boxes.view(-1, self.outputs, 4))
 
     def masks(self, won: Candidates) -> list[tuple[int, int, Runs]]:
         """The masks of W winners: x and y in pixels of the crop, and runs.
@@ -198,32 +229,28 @@ class DeviceLoop:
         Their prompts are decoded a second time, in the same steps; the logits come to the host tile by tile, while the
         device is at the next.
         """
-        if kernels() is None:
-            return [self.upsampling.mask(one, self.thresholds[1]) for part in self._winner_logits(won) for one in part]
-        arriving = [OnTheWay(part) for part in self._winner_logits(won)]
-        return masks_of_logits([part.arrived() for part in arriving], self.upsampling, self.thresholds[1])
+        parts = list(self._winner_logits(won))
+        if kernels() is not None:
+            parts = [part.arrived() for part in [OnTheWay(part) for part in parts]]
+        return self.upsampling.masks(parts, self.thresholds[1])
 
     def _winner_logits(self, won: Candidates) -> Iterator[torch.Tensor]:
         """K × h × w float32 logits of the winners, some at a time, on the device."""
         for number, begin in enumerate(range(0, len(won), self.size.prompts)):
             part = won[slice(begin, begin + self.size.prompts)]
-            points, n = self.prompts[part.point], len(part)
-            full = self.size.prompts if self.steps.acceleration else -(-n // self.size.survivors) * self.size.survivors
-            tile = self.steps.transform(self.steps.decoder.tokens(self._padded(points, full)), number % 2)
+            points, n = self.prompts[part.point.to(self.prompts.device)], len(part)
+            full = self.size.prompts
+            if not self.steps.acceleration:
+                full = n if self.steps.counted_on_device else -(-n // self.size.survivors) * self.size.survivors
+            slot = self._slot(number)
+            tile = self.steps.transform(self.steps.decoder.tokens(self._padded(points, full)), slot)
             every = torch.arange(full, device=points.device)
-            output = self._padded(part.output, full)
+            output = self._padded(part.output.to(points.device), full)
             for first in range(0, n, self.size.survivors):
                 chosen = every[first : first + self.size.survivors]
-                logits = self.steps.upscale(tile, chosen, number % 2)
-                own = logits[every[: len(chosen)], output[chosen]]
-                yield own[: n - first].float()
+                logits = self.steps.upscale(tile, chosen, every.new_full((), n), slot)
+                yield logits[every[: len(chosen)], output[chosen]][: n - first].float()
 
     def _padded(self, x: torch.Tensor, n: int) -> torch.Tensor:
         """x with its last row repeated until it has n."""
         return torch.cat([x, x[-1:].expand(n - len(x), *x.shape[1:])]) if len(x) < n else x
-
-
-def masks_of_logits(parts: list[torch.Tensor], upsampling: Upsampling, threshold: float) -> list[tuple[int, int, Runs]]:
-    """Masks of low-resolution logits on the host (each K × h × w float32), on all threads; needs the compiled loops."""
-    pictures = [picture for part in parts for picture in part]
-    return over_threads(lambda picture: upsampling.mask(picture, threshold), pictures)

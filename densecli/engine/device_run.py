@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 # Use the fused kernels of `decoder_kernels.py` on CUDA devices that can hold them; elsewhere plain PyTorch does.
 FUSED = True
+ENCODER_GRAPH = Acceleration(captured=True)
+# What the large network's encoder takes while it runs, by guess from what a run peaks at.
+_ENCODER_BYTES = 1 << 30
+# What must be free beside what is captured unasked: for all that comes after.
+_ELSE_BYTES = 2 << 30
+_MOST_CAPTURED = 2
 
 
 def usable(generator: MaskGenerator) -> bool:
@@ -39,15 +46,50 @@ def usable(generator: MaskGenerator) -> bool:
 
 
 def features(generator: MaskGenerator, crop_pixels: np.ndarray, run: Run) -> Features | None:
-    """Features of a crop (H×W×3 uint8 RGB) by the accelerated encoder, or None where that one does not work here."""
+    """Features of a crop (H×W×3 uint8 RGB) by the accelerated encoder, or None where `encoder.encode` is to make them.
+
+    A CUDA graph of the encoder does not need to be wished for: launched kernel by kernel, the large network's takes the
+    host twice as long as the device (benchmarks/NOTES.md). The first crop goes without, as capturing takes as long as
+    several crops; and where memory is short, all do, as a graph keeps what the encoder needs while it runs.
+    """
+    acceleration = generator.acceleration if generator.acceleration else ENCODER_GRAPH
+    key = "encoder", generator.dtype, acceleration
+    if acceleration is ENCODER_GRAPH and not _worth_capturing(generator, key, _ENCODER_BYTES):
+        return None
     image = model_input(crop_pixels, generator.model.image_size, generator.device)
     try:
-        return accelerated_features(generator.model, image, generator.dtype, generator.acceleration)
+        return accelerated_features(generator.model, image, generator.dtype, acceleration)
     except Exception as error:
+        if acceleration is ENCODER_GRAPH:
+            _capture_no_more(generator)  # the encoder itself will say what is wrong, if it is not the graph
+            return None
         if memory.is_out_of_memory(error):
             raise
         give_up_acceleration(generator, run, error)
         return None
+
+
+def _worth_capturing(generator: MaskGenerator, key: Hashable, needed: int) -> bool:
+    """Whether to capture what nobody wished to be captured: it came up before, and there is plenty of memory.
+
+    A graph keeps, for as long as the network lives, the `needed` bytes that its function takes while it runs.
+    """
+    kept = Kept.by(generator.model)
+    if generator.device.type != "cuda" or kept.refused or not kept.unasked:
+        return False
+    if key in kept.made:
+        return True
+    if key not in kept.seen:
+        kept.seen.add(key)
+        return False
+    return memory.budget_bytes(generator.device, generator.limits.max_memory_gb) > needed + _ELSE_BYTES
+
+
+def _capture_no_more(generator: MaskGenerator) -> None:
+    kept = Kept.by(generator.model)
+    kept.unasked = False
+    kept.drop()
+    memory.release_cached(generator.device)
 
 
 def winners(generator: MaskGenerator, prompted: Prompted, size: tuple[int, int], run: Run) -> list[Winner] | None:
@@ -57,21 +99,23 @@ def winners(generator: MaskGenerator, prompted: Prompted, size: tuple[int, int],
     loop fails for any other reason: then the generator goes without it from then on. size: of the image.
     """
     while True:
-        loop_size = _size(generator, prompted, run)
+        loop_size, acceleration = _way(generator, prompted, run)
         try:
             # Accelerated steps are the network's, which may serve more threads than this one.
-            with Kept.by(generator.model).lock if generator.acceleration else nullcontext():
-                return _winners(generator, prompted, size, run, loop_size)
+            with Kept.by(generator.model).lock if acceleration else nullcontext():
+                return _winners(generator, prompted, size, run, loop_size, acceleration)
         except Exception as error:
             if not memory.is_out_of_memory(error):
-                if generator.acceleration == PLAIN:
+                if acceleration != generator.acceleration:
+                    _capture_no_more(generator)
+                    continue
+                if acceleration == PLAIN:
                     _give_up_loop(generator, run, error)
                     return None
                 give_up_acceleration(generator, run, error)
                 continue
         # Outside of `except`, so that the failed tile's tensors are gone before the next try.
-        if generator.acceleration:
-            Kept.by(generator.model).drop("steps")
+        Kept.by(generator.model).drop("steps", "unasked", *(() if generator.acceleration else ("encoder",)))
         memory.release_cached(generator.device)
         if loop_size.prompts == 1:
             return None
@@ -79,20 +123,48 @@ def winners(generator: MaskGenerator, prompted: Prompted, size: tuple[int, int],
         run.warnings.append(f"out of memory: went on with {run.loop_limit.prompts} points per batch")
 
 
-def _size(generator: MaskGenerator, prompted: Prompted, run: Run) -> LoopSize:
-    decoder, requested = prompted.decoder, generator.limits.points_per_batch
-    made = Kept.by(generator.model).made if generator.acceleration else {}
+def _way(generator: MaskGenerator, prompted: Prompted, run: Run) -> tuple[LoopSize, Acceleration]:
+    """Sizes of the loop, and how its steps run: the fused ones in CUDA graphs from the second crop of a size on.
+
+    Launched kernel by kernel, a tile's transformer takes the host nearly as long as the device, and a host in whose
+    threads photos are being read longer.
+    """
+    acceleration, kept = generator.acceleration, Kept.by(generator.model)
+    if acceleration or not acceleration.fused or run.loop_limit is not None:
+        return _size(generator, prompted, run), acceleration
+    outputs = prompted.decoder.outputs(generator.parameters.multimask_output)
+    asked = outputs, generator.dtype, generator.limits.points_per_batch, len(prompted.points)
+    key = "unasked", *asked
+    size = kept.made.get(key) or _size(generator, prompted, run)
+    needed = size.prompts * _shape(generator, prompted).fused_bytes
+    # Of crops of several sizes the first few are captured.
+    many = sum(k[0] == "unasked" for k in kept.made) >= _MOST_CAPTURED
+    if (key not in kept.made and many) or not _worth_capturing(generator, key, needed):
+        return size, acceleration
+    kept.made[key] = size  # what is free now differs from what is free later; the size must not
+    return size, replace(acceleration, captured=True)
+
+
+def _shape(generator: MaskGenerator, prompted: Prompted) -> DecoderShape:
+    decoder = prompted.decoder
+    element_size = torch.empty(0, dtype=storage_dtype(generator.dtype)).element_size()
     outputs = decoder.outputs(generator.parameters.multimask_output)
-    key = "size", outputs, generator.dtype, generator.acceleration, requested
+    return DecoderShape(decoder.height * decoder.width, decoder.channels, outputs, element_size)
+
+
+def _size(generator: MaskGenerator, prompted: Prompted, run: Run) -> LoopSize:
+    requested, shape = generator.limits.points_per_batch, _shape(generator, prompted)
+    made = Kept.by(generator.model).made if generator.acceleration else {}
+    key = "size", shape.outputs, generator.dtype, generator.acceleration, requested
     if generator.acceleration and run.loop_limit is None and key in made:
         return made[key]  # what is free now differs from what was free when it was compiled; the size must not
-    element_size = torch.empty(0, dtype=storage_dtype(generator.dtype)).element_size()
     found = memory.choose_loop_size(
         requested,
         memory.budget_bytes(generator.device, generator.limits.max_memory_gb),
-        DecoderShape(decoder.height * decoder.width, decoder.channels, outputs, element_size),
+        shape,
         len(prompted.points),
         captured=bool(generator.acceleration),
+        fused=generator.acceleration.fused,
     )
     if run.loop_limit is not None and found.prompts > run.loop_limit.prompts:
         found = run.loop_limit
@@ -102,7 +174,12 @@ def _size(generator: MaskGenerator, prompted: Prompted, run: Run) -> LoopSize:
 
 
 def _winners(
-    generator: MaskGenerator, prompted: Prompted, size: tuple[int, int], run: Run, loop_size: LoopSize
+    generator: MaskGenerator,
+    prompted: Prompted,
+    size: tuple[int, int],
+    run: Run,
+    loop_size: LoopSize,
+    acceleration: Acceleration,
 ) -> list[Winner] | None:
     parameters, device = generator.parameters, generator.device
     funnel = replace(run.funnel)  # counts only once there are winners: memory may run out before
@@ -115,12 +192,11 @@ def _winners(
             run.progress(funnel.points + done, run.all_points)
 
     with run.timed("decode", device):
-        steps = steps_of(
-            generator.model, parameters.multimask_output, generator.dtype, loop_size, generator.acceleration
-        )
+        steps = steps_of(generator.model, parameters.multimask_output, generator.dtype, loop_size, acceleration)
         steps.begin(Features(prompted.decoder.embedding, prompted.decoder.high_res))
         loop = DeviceLoop(steps, prompted.prompts, prompted.upsampling, parameters)
-        scored, best = loop.candidates(advanced)
+        with token_products(generator.dtype):
+            scored, best = loop.candidates(advanced)
     if not math.isfinite(best):
         run.warnings.append("half precision does not hold this network's numbers: went on the slower way")
         return None
@@ -129,10 +205,22 @@ def _winners(
     funnel.best_predicted_iou = max(funnel.best_predicted_iou, best)
     with run.timed("postprocess", device):
         won: Candidates = scored[chosen(scored, prompted.crop, size, parameters, funnel)]
-    with run.timed("decode", device):
+    with run.timed("decode", device), token_products(generator.dtype):
         masks = loop.masks(won)
     vars(run.funnel).update(vars(funnel))
-    return winners_of(won, masks, prompted.points[won.point], prompted.crop)
+    return winners_of(won, masks, prompted.points[won.point.to(prompted.points.device)], prompted.crop)
+
+
+@contextmanager
+def token_products(dtype: torch.dtype) -> Iterator[None]:
+    """Products of the prompts' float32 tokens in TF32 where a run is in half precision: eleven bits, as float16 has."""
+    before = torch.get_float32_matmul_precision()
+    if dtype != torch.float32:
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def acceleration_of(compile_: bool, network: SAM2Base, device: torch.device, dtype: torch.dtype) -> Acceleration:

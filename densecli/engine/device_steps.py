@@ -51,9 +51,17 @@ class Steps:
         """A tile's predicted IoU, hyper-network rows and image tokens. tokens: B × T × C float32."""
         return self._transform(tokens, fixed=(self._begun,), slot=slot)
 
-    def upscale(self, tile: Transformed, chosen: torch.Tensor, slot: int) -> torch.Tensor:
-        """U × M × h × w logits of the prompts `chosen` (U int64) of a tile, as `transform` gave it in this slot."""
-        return self._upscale(tile.image, tile.rows, chosen, fixed=(self._begun,), slot=slot)
+    @property
+    def counted_on_device(self) -> bool:
+        """Whether `upscale` stops at `count` by itself, so that all of a tile's prompts can be given to it."""
+        return self.decoder.kernels is not None
+
+    def upscale(self, tile: Transformed, chosen: torch.Tensor, count: torch.Tensor, slot: int) -> torch.Tensor:
+        """U × M × h × w logits of the prompts `chosen` (U int64) of a tile, as `transform` gave it in this slot.
+
+        count: 0-dimensional int64, on the device; where `counted_on_device`, only so many of `chosen` have logits.
+        """
+        return self._upscale(tile.image, tile.rows, chosen, count, fixed=(self._begun,), slot=slot)
 
     @property
     def _begun(self) -> SharedImage:

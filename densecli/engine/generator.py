@@ -218,7 +218,7 @@ class MaskGenerator:
 
     def _encoded(self, crop_pixels: np.ndarray, run: Run) -> Features:
         try:
-            if self.acceleration and (features := device_run.features(self, crop_pixels, run)) is not None:
+            if (features := device_run.features(self, crop_pixels, run)) is not None:
                 return features
             return encode(self.model, crop_pixels, self.device, self.dtype)
         except Exception as error:
@@ -294,5 +294,5 @@ class MaskGenerator:
             logits = self._logits(decoder, prompted.prompts[points], run.tile, threshold, keep=keep).logits
             logits = logits.to(self.scoring_device)
         with run.timed("postprocess", self.device):
-            masks = [prompted.upsampling.mask(one, self.parameters.mask_threshold) for one in logits]
+            masks = prompted.upsampling.masks([logits], self.parameters.mask_threshold)
             return winners_of(won, masks, prompted.points[points], prompted.crop)

@@ -40,6 +40,13 @@ def runs_of_logits(picture, threshold, row_start, row_weight, x_start, x_weights
     one = np.float32(1.0)
     column, top, bottom = np.empty(512, np.int64), np.empty(512, np.int64), np.empty(512, np.int64)
     n = 0
+    # Rows of logits above the threshold, from and to, of each column: along rows, as they lie in memory.
+    highest, lowest = np.full(w, h, np.int64), np.full(w, -1, np.int64)
+    for i in range(h):
+        for j in range(w):
+            if picture[i, j] > threshold:
+                highest[j] = min(highest[j], i)
+                lowest[j] = i
     # The cells of one column of cells that hold something; neighbours that are solid count as one.
     row, first, last = np.empty(h, np.int64), np.empty(h, np.int64), np.empty(h, np.int64)
     solid = np.empty(h, np.bool_)
@@ -48,7 +55,8 @@ def runs_of_logits(picture, threshold, row_start, row_weight, x_start, x_weights
             continue
         beside = min(j + 1, w - 1)
         m = 0
-        for i in range(h):
+        # A cell takes part from the row above its first logit on.
+        for i in range(max(min(highest[j], highest[beside]) - 1, 0), max(lowest[j], lowest[beside]) + 1):
             if row_start[i] == row_start[i + 1]:
                 continue
             below = min(i + 1, h - 1)
@@ -129,6 +137,34 @@ def runs_of_logits(picture, threshold, row_start, row_weight, x_start, x_weights
                     n += 1
                 begin, end = fresh_begin, fresh_end
     return column[:n].copy(), top[:n].copy(), bottom[:n].copy()
+
+
+@_compiled
+def boxed_runs_of_logits(pictures, threshold, row_start, row_weight, x_start, x_weights):
+    """Runs of n pictures (n × h × w float32), each in the frame of its box: `runs_of_logits` of many.
+
+    Columns, tops and bottoms (int64) one picture after the other; n + 1 int64, each one's first run, ending with the
+    number of all; boxes (n × 4 int64: x, y, width, height), zeros where there is no pixel.
+    """
+    n = len(pictures)
+    column, top, bottom = np.empty(256 * n, np.int64), np.empty(256 * n, np.int64), np.empty(256 * n, np.int64)
+    first, boxes = np.zeros(n + 1, np.int64), np.zeros((n, 4), np.int64)
+    size = 0
+    for k in range(n):
+        columns, tops, bottoms = runs_of_logits(pictures[k], threshold, row_start, row_weight, x_start, x_weights)
+        m = len(columns)
+        while size + m > len(column):
+            column, top, bottom = _longer(column, size), _longer(top, size), _longer(bottom, size)
+        if m:
+            x, y, end = columns[0], tops[0], bottoms[0]
+            for i in range(m):
+                y, end = min(y, tops[i]), max(end, bottoms[i])
+            for i in range(m):
+                column[size + i], top[size + i], bottom[size + i] = columns[i] - x, tops[i] - y, bottoms[i] - y
+            boxes[k] = x, y, columns[-1] - x + 1, end - y
+            size += m
+        first[k + 1] = size
+    return column[:size].copy(), top[:size].copy(), bottom[:size].copy(), first, boxes
 
 
 @_compiled

@@ -7,9 +7,9 @@ from types import ModuleType
 
 import torch
 
-# What decoder_kernels takes of a block's shared memory for an official shape at its least: 144 KB on sm_90, 104 on
-# sm_80. Such devices have 227 and 163, consumers' 99.
-_FUSED_BYTES = 144 << 10
+# What decoder_kernels takes of a block's shared memory for an official shape at its least is 81 KB; consumers' cards
+# from Ampere on have 99, those before 64.
+_FUSED_BYTES = 96 << 10
 
 
 def shared_memory(device: torch.device) -> int:

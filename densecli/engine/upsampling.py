@@ -13,9 +13,10 @@ serves where the one or the other is not to be had.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -149,7 +150,7 @@ class Upsampling:
         def work(part: slice) -> None:
             loops.areas_and_boxes(pictures[part], *thresholds, *tables, area_low[part], area_high[part], boxes[part])
 
-        over_threads(work, slices(m))
+        over_threads(work, slices(m, 2))
         return torch.from_numpy(area_low).double(), torch.from_numpy(area_high).double(), torch.from_numpy(boxes)
 
     def _areas_and_boxes(
@@ -243,6 +244,26 @@ class Upsampling:
             above = torch.where(rise == 0, doubtful * n_columns[:, None], above)
             above = torch.where(exists, above.clamp(min=0), 0).minimum(n_columns[:, None])
             yield m, y, x, n_columns, above, rising
+
+    def masks(self, logits: Sequence[torch.Tensor], threshold: float) -> list[tuple[int, int, Runs]]:
+        """`mask` of many candidates, on all threads. logits: K × h × w float32 each.
+
+        Those of a GPU are best brought to the host by way of pinned memory; where there are no compiled loops, they
+        stay where they are.
+        """
+        if self._tables is None:
+            return [self.mask(one, threshold) for part in logits for one in part]
+        tables, limit = self._tables, np.float32(threshold)
+
+        def work(pictures: np.ndarray) -> list[tuple[int, int, Runs]]:
+            column, top, bottom, first, boxes = outlines.boxed_runs_of_logits(pictures, limit, *tables)
+            return [
+                (x, y, Runs((height, width), column[begin:end], top[begin:end], bottom[begin:end]))
+                for (x, y, width, height), (begin, end) in zip(boxes.tolist(), pairwise(first.tolist()), strict=True)
+            ]
+
+        parts = [part.cpu().numpy()[some] for part in logits for some in slices(len(part), 4)]
+        return [mask for masks in over_threads(work, parts) for mask in masks]
 
     def mask(self, logits: torch.Tensor, threshold: float) -> tuple[int, int, Runs]:
         """The mask of one candidate's logits (h × w): x and y in pixels of the crop, and its runs.

@@ -210,7 +210,8 @@ def test_steps_agree_with_the_decoder(starter, photographed, storage: torch.dtyp
     decoder = DeviceDecoder(starter, multimask, storage)
     shared = decoder.shared(features)
     tile = decoder.transform(decoder.tokens(some), shared)
-    logits = decoder.upscale(tile.image, tile.rows, torch.arange(len(some)), shared).float().flatten(0, 1)
+    every = torch.arange(len(some))
+    logits = decoder.upscale(tile.image, tile.rows, every, torch.tensor(len(some)), shared).float().flatten(0, 1)
     assert tile.image.dtype == storage and tile.predicted_iou.dtype == torch.float32
     assert (tile.predicted_iou - expected.predicted_iou).abs().max() < error
     assert (logits - expected.logits).norm() < error * expected.logits.norm()

@@ -10,7 +10,8 @@ from pycocotools import mask as coco
 from densecli import model
 from densecli.engine import device_run, memory
 from densecli.engine.acceleration import Acceleration, Kept
-from densecli.engine.device_loop import DeviceLoop
+from densecli.engine.device_loop import DeviceLoop, OnTheWay
+from densecli.engine.device_steps import Steps
 from densecli.engine.generator import Generated, MaskGenerator
 from densecli.engine.parameters import GeneratorParameters, Limits
 from tests.conftest import CHECKOUT, FIRST_STARTER
@@ -62,6 +63,17 @@ def test_same_masks(starter, photos, photo: str, name: str) -> None:
     expected = generated(starter, photos[photo], SETTINGS[name], loop=False)
     actual = generated(starter, photos[photo], SETTINGS[name], loop=True, limits=limits)
     assert name == "nothing survives" or len(expected.masks) >= 5
+    assert_same(expected, actual)
+    assert actual.warnings == []
+
+
+@pytest.mark.parametrize("name", ["some survive", "crops", "nothing survives"])
+def test_survivors_counted_where_they_are(starter, photos, name: str, monkeypatch) -> None:
+    """As with the fused kernels: all of a tile's prompts are given to the upscaling, and no count comes to the host."""
+    monkeypatch.setattr(Steps, "counted_on_device", True)
+    monkeypatch.setattr(OnTheWay, "number", lambda self: pytest.fail("the host was told"))
+    expected = generated(starter, photos["coffee"], SETTINGS[name], loop=False)
+    actual = generated(starter, photos["coffee"], SETTINGS[name], loop=True, limits=Limits(points_per_batch=20))
     assert_same(expected, actual)
     assert actual.warnings == []
 
@@ -168,6 +180,12 @@ def test_sizes_follow_the_memory() -> None:
         assert chosen.prompts * official.loop_bytes + chosen.survivors * official.survivor_bytes <= budget
         assert chosen.prompts % chosen.survivors == 0
     assert memory.choose_loop_size(48, 0, official, 4096) == memory.LoopSize(48, 12)
+    # The fused kernels upscale a tile's survivors together, and need less memory for each.
+    assert size(1 << 40, fused=True) == size(1 << 40, fused=True, captured=True) == memory.LoopSize(512, 512)
+    assert size(1 << 40, points=100, fused=True).halved() == memory.LoopSize(50, 50)
+    assert size(1 << 28, fused=True).prompts * official.fused_bytes <= 1 << 28
+    assert memory.choose_loop_size(47, 0, official, 4096, fused=True) == memory.LoopSize(47, 47)
+    assert 512 * official.fused_bytes < 1.5e9
     # With the 0.9 GB of the large network that leaves room below 3 GB, whatever the photo's size.
     assert 128 * official.loop_bytes + 32 * official.survivor_bytes < 1.8e9
 
@@ -216,11 +234,11 @@ def test_a_compiler_that_fails_is_left_out(starter, photos) -> None:
         torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("shared_memory, fused", [(0, False), (99 << 10, False), (163 << 10, True), (227 << 10, True)])
+@pytest.mark.parametrize("shared_memory, fused", [(0, False), (64 << 10, False), (99 << 10, True), (227 << 10, True)])
 def test_fused_kernels_where_the_device_can_hold_them(
     starter, first_starter, shared_memory: int, fused: bool, monkeypatch
 ) -> None:
-    """Consumers' cards, float32 and networks of other sides stay on plain PyTorch; no device is asked on the CPU."""
+    """Old cards, float32 and networks of other sides stay on plain PyTorch; no device is asked on the CPU."""
     asked = []
     monkeypatch.setattr(device_run, "shared_memory", lambda device: asked.append(device) or shared_memory)
     half, cuda = torch.bfloat16, torch.device("cuda")
@@ -294,19 +312,62 @@ def test_nothing_waits_on_a_gpu(starter_on_gpu, photos, acceleration: Accelerati
 
     def watched(self, advanced):
         loops.append(self)
-        torch.cuda.set_sync_debug_mode("error" if len(loops) > 1 else "default")  # the first one warms up
+        # The first one warms up, in the second the fused steps are captured.
+        torch.cuda.set_sync_debug_mode("error" if len(loops) > 2 else "default")
         try:
             return scored(self, advanced)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(DeviceLoop, "all_scores", watched)
-    for _ in range(2):
+    for _ in range(3):
         options = {"loop": True, "dtype": torch.bfloat16, "acceleration": acceleration}
         actual = generated(starter_on_gpu, photos["coffee"], {}, **options)
         assert actual.masks
         assert actual.warnings == [], "a loop that failed was left"
-    assert len(loops) == 2
+    assert len(loops) == 3
+
+
+@needs_gpu
+def test_what_nobody_wished_for_is_captured_at_the_second_photo(starter_on_gpu, photos) -> None:
+    """And gives the same; where memory is short, nothing is."""
+    options = {"loop": True, "dtype": torch.bfloat16, "acceleration": Acceleration(fused=True)}
+    kept = Kept.by(starter_on_gpu)
+    for limits, graphs in ((Limits(max_memory_gb=2.0), [0, 0, 0]), (None, [0, 2, 2])):
+        kept.drop()
+        kept.seen.clear()
+        runs, captured = [], []
+        for _ in range(3):
+            runs.append(generated(starter_on_gpu, photos["coffee"], {}, limits=limits, **options))
+            captured.append(sum(key[0] in ("encoder", "steps") for key in kept.made))
+            assert runs[-1].masks and runs[-1].warnings == []
+        assert captured == graphs
+        assert_same(runs[0], runs[1])
+        assert_same(runs[1], runs[2])
+
+
+@needs_gpu
+def test_a_capture_that_fails_costs_nothing(starter_on_gpu, photos, monkeypatch) -> None:
+    """Nobody asked for it, so nobody is told; and it is not tried again."""
+
+    def failing(*given, **named):
+        tries.append(given)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    tries: list = []
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", failing)
+    kept = Kept.by(starter_on_gpu)
+    kept.drop()
+    kept.seen.clear()
+    options = {"loop": True, "dtype": torch.bfloat16, "acceleration": Acceleration(fused=True)}
+    try:
+        first, second, third = (generated(starter_on_gpu, photos["coffee"], {}, **options) for _ in range(3))
+    finally:
+        kept.unasked = True
+    assert len(tries) == 1
+    assert first.warnings == second.warnings == third.warnings == []
+    assert_same(first, second)
+    assert_same(first, third)
 
 
 @needs_gpu

@@ -71,14 +71,15 @@ def test_the_run_that_keeps_gives_the_same_masks(starter, photos, batch: int) ->
 
 def test_a_run_that_keeps_nothing_makes_masks_of_winners_only(starter, photos, monkeypatch) -> None:
     parameters = GeneratorParameters(points_per_side=8, pred_iou_thresh=0.3, stability_score_thresh=0.5)
-    made: list[int] = []
-    real = generator_module.Upsampling.mask
+    made: list[tuple] = []
+    real = generator_module.Upsampling.masks
 
-    def counted(self, *arguments):
-        made.append(1)
-        return real(self, *arguments)
+    def noted(self, *arguments):
+        masks = real(self, *arguments)
+        made.extend(masks)
+        return masks
 
-    monkeypatch.setattr(generator_module.Upsampling, "mask", counted)
+    monkeypatch.setattr(generator_module.Upsampling, "masks", noted)
     funnel = MaskGenerator(starter, parameters).generate(photos["coffee"]).funnel
     assert len(made) == funnel.after_nms < funnel.after_stability / 3
 
