@@ -52,8 +52,8 @@ def official(name: str, *, smooth: bool = False):
     smooth: masks with outlines as smooth as real ones (1,700 runs a mask at 2 megapixels); without, they are noise at
     the scale of a pixel (30,000 runs).
     """
+    torch.manual_seed(0)  # biases stay as the network is built
     network = model.build_network(model.config_path(checkpoints.load_registry().entry(name)))
-    torch.manual_seed(0)
     with torch.no_grad():
         for p in network.parameters():
             if p.dim() > 1:

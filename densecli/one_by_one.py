@@ -116,6 +116,8 @@ def _segment_all(job: Job, place: Place, console: Console, segmenter_options: di
         segmenter = Segmenter(**segmenter_options)
         for notice in segmenter.notices:
             console.notice(notice)
+        if console.shows_progress and segmenter.compiles_first:
+            console.status("first run here: compiling for this processor, once; that can take half a minute")
     failures: list[errors.DensecliError] = []
     for given, outputs in plan:
         shown = shown_input(given)

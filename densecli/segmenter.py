@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from densecli import model
-from densecli.engine import memory
+from densecli.engine import compiled, memory
 from densecli.engine.generator import MaskGenerator
 from densecli.engine.proposals import Floor
 from densecli.engine.second_look import SecondLook
@@ -86,6 +86,11 @@ class Segmenter:
     def network(self) -> SAM2Base:
         """The network in use; shared by all Segmenters of this process with the same model, device and precision."""
         return self.model.network
+
+    @property
+    def compiles_first(self) -> bool:
+        """Whether the first image waits for loops to be compiled, which are kept on disk from then on."""
+        return self.model.device.type == "cpu" and compiled.will_compile()
 
     def __call__(
         self,

@@ -46,3 +46,18 @@ def factor_kernels() -> ModuleType | None:
     except ImportError:
         return None
     return factor_kernels
+
+
+def will_compile() -> bool:
+    """Whether a first run on the CPU is ahead: nothing that numba compiled for this processor and version is kept.
+
+    False where that cannot be known, or where there is nothing to compile.
+    """
+    loops = factor_kernels()
+    if loops is None:
+        return False
+    try:
+        # numba's own index, which is empty for other versions of the source and says so in no public way.
+        return not loops.first_weights._cache._cache_file._load_index()
+    except Exception:  # of another numba
+        return False
