@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,20 @@ def test_features_equal_the_reference(starter, photos) -> None:
     assert torch.allclose(features.embedding, predictor._features["image_embed"], atol=1e-5)
     for mine, theirs in zip(features.high_res, predictor._features["high_res_feats"], strict=True):
         assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["starter", "first_starter"])
+@torch.inference_mode()
+def test_products_kept_in_half_precision_change_nothing(which: str, photos, request) -> None:
+    """Autocast would round their weights the same way, for every photo. Norms stay as they are."""
+    network = request.getfixturevalue(which)
+    other = copy.deepcopy(network)
+    encoder.cast_products(other.image_encoder, torch.bfloat16)
+    kinds = {type(m).__name__: m.weight.dtype for m in other.image_encoder.modules() if hasattr(m, "weight")}
+    assert kinds["Conv2d"] == kinds["Linear"] == torch.bfloat16 and kinds["LayerNorm"] == torch.float32
+    expected, actual = (encoder.encode(n, photos["coffee"], CPU, torch.bfloat16) for n in (network, other))
+    for a, b in zip((actual.embedding, *actual.high_res), (expected.embedding, *expected.high_res), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_read_only_pixels(starter) -> None:
