@@ -570,17 +570,19 @@ def test_what_fits_follows_the_memory_that_is_left() -> None:
 
 
 def test_what_fits_a_gpu_is_what_its_loop_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half precision, 4,096 points: tiles of 128 where memory is no limit, and 0.9 GB for them."""
+    """Half precision, 4,096 points: as many a tile as the kernels of that GPU take where memory is no limit."""
     from densecli import model
-    from densecli.engine import memory
+    from densecli.engine import memory, triton_kernels
 
     monkeypatch.setattr(model, "resolve_precision", lambda asked, device: "bf16")
-    for free, whole in ((24_000_000_000, True), (2_600_000_000, False)):
-        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
-        facts = room.what_fits(torch.device("cuda"))
-        assert facts["most"] == 128
-        assert (facts["points"]["large"] == 128) is whole
-        assert facts["points"]["tiny"] > 0
+    for shared_memory, most in ((64 << 10, 128), (99 << 10, 512)):
+        monkeypatch.setattr(triton_kernels, "shared_memory", lambda device, found=shared_memory: found)
+        for free, whole in ((24_000_000_000, True), (2_600_000_000, False)):
+            monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
+            facts = room.what_fits(torch.device("cuda"))
+            assert facts["most"] == most
+            assert (facts["points"]["large"] == most) is whole
+            assert facts["points"]["tiny"] > 0
 
 
 def test_memory_in_words() -> None:

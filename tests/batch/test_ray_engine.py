@@ -91,6 +91,7 @@ def test_devices_are_rays_to_choose(frames: Path) -> None:
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_killing_a_worker_process_loses_nothing(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes of our own: one is killed when it has an image, and a third takes its place."""
     started: list[int] = []

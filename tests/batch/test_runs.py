@@ -30,7 +30,7 @@ from densecli.presets import load_preset
 from densecli.refiltering import choose_again
 from densecli.sinks import WriteOptions
 from densecli.sources.collecting import Collection
-from tests.batch.conftest import SETTINGS, batch_job, entries, leftovers, make_photos, run, timeless
+from tests.batch.conftest import MODEL, SETTINGS, batch_job, entries, leftovers, make_photos, run, timeless
 
 
 def counts(job: BatchJob) -> tuple[int, int, int, int]:
@@ -47,7 +47,7 @@ def test_outputs_are_those_of_segment(frames: Path, capsys: pytest.CaptureFixtur
     assert run(batch_job(frames, kinds=kinds)).exit_code == 0
     inputs = sorted(str(path) for path in frames.iterdir())
     job = Job(inputs, Path("segment"), kinds, WriteOptions())
-    options: dict[str, Any] = {"preset": "dense", "overrides": SETTINGS, "model": "starter", "device": "cpu"}
+    options: dict[str, Any] = {"preset": "dense", "overrides": SETTINGS, "model": MODEL, "device": "cpu"}
     with Console(quiet=True) as console:
         assert segment_all(job, console, **options) == 0
     ours = timeless(Path("out"))
@@ -161,7 +161,7 @@ def test_candidates_are_kept_and_are_an_output_like_others(frames: Path) -> None
     assert entries(Path("out"))["frames/img3.png"]["outputs"][1] == "img3.candidates"
     kept = ImageCandidates.load("out/img3.candidates")
     assert kept.photo == str((frames / "img3.png").resolve())
-    again = choose_again(kept, load_preset("dense", SETTINGS).resolve("starter"))
+    again = choose_again(kept, load_preset("dense", SETTINGS).resolve("first_starter"))
     summary = json.loads(Path("out/img3_masks.json").read_text())
     assert [mask.summary() for mask in again.masks] == [
         {**mask, "point_coords": [list(point) for point in mask["point_coords"]]} for mask in summary["masks"]
@@ -366,7 +366,8 @@ def test_options_are_checked() -> None:
 
 def test_a_preset_named_in_another_way_has_the_same_fingerprint(frames: Path) -> None:
     job = batch_job(frames)
-    values = "generator: {points_per_side: 4}\ncleanup: {min_mask_region_area: 40}\n"
+    thresholds = "pred_iou_thresh: 0.4, stability_score_thresh: 0.6"
+    values = f"generator: {{points_per_side: 4, {thresholds}}}\ncleanup: {{min_mask_region_area: 40}}\n"
     Path("own.yaml").write_text(f"extends: dense\n{values}")
     assert counts(job) == (6, 0, 0, 0)
     assert counts(replace(job, segmenter=replace(job.segmenter, preset=load_preset("own.yaml")))) == (0, 0, 6, 0)

@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.batch.conftest import SETTINGS, batch_job, entries, leftovers, make_photos, timeless
+from tests.batch.conftest import MODEL, SETTINGS, batch_job, entries, leftovers, make_photos, timeless
 from tests.batch.conftest import run as run_here
 from tests.conftest import Command, Finished, obeying_permissions, room_of, screen_of, small_disk
 from tests.e2e.test_segment_command import plain
 
-OPTIONS = ("-o", "out", "-m", "starter", *(word for value in SETTINGS for word in ("-s", value)), "-d", "cpu")
+OPTIONS = ("-o", "out", "-m", MODEL, *(word for value in SETTINGS for word in ("-s", value)), "-d", "cpu")
 
 
 @pytest.fixture
@@ -74,6 +74,16 @@ def test_a_whole_run(whole: tuple[Path, Finished]) -> None:
     assert (folder / "out" / "report.html").exists()
     assert len(entries(folder / "out")) == 7
     assert leftovers(folder / "out") == []
+
+
+def test_with_the_starter_that_ships(frames: Path, run_densecli: Command) -> None:
+    """And with nothing said of model and thresholds."""
+    done = run_densecli("batch", "frames/img0.png", "-o", "shipped", "-s", "points_per_side=4", "-d", "cpu", cwd=frames)
+    assert done.code == 0, done.stderr
+    found = entries(frames / "shipped")
+    assert [entry["status"] for entry in found.values()] == ["done"]
+    summary = json.loads((frames / "shipped" / "img0_masks.json").read_text(encoding="utf-8"))
+    assert summary["model"]["name"] == "starter"
 
 
 # --- kill -9 ---------------------------------------------------------------------------------------------------------

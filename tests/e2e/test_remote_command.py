@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.batch.conftest import SETTINGS, entries, make_photos, timeless
+from tests.batch.conftest import MODEL, SETTINGS, entries, make_photos, timeless
 from tests.conftest import CHECKOUT, Command, Finished, obeying_permissions, room_of, small_disk
 from tests.e2e.test_segment_command import plain
 from tests.s3_server import S3Server, s3_server
 
-MODEL = ("-m", "starter", *(word for value in SETTINGS for word in ("-s", value)), "-d", "cpu")
+RUN = ("-m", MODEL, *(word for value in SETTINGS for word in ("-s", value)), "-d", "cpu")
 KINDS = "overlay,masks,candidates,json,coco,yolo,labelme"
 
 
@@ -56,7 +56,7 @@ class Runs:
 
     def __call__(self, *arguments: str, machine: str = "here", **options: Any) -> Finished:
         environment = {**self.environment(machine), **options.pop("environment", {})}
-        return self.run(*arguments, *MODEL, cwd=self.cwd, environment=environment, **options)
+        return self.run(*arguments, *RUN, cwd=self.cwd, environment=environment, **options)
 
     def staged(self, machine: str = "here") -> list[str]:
         """What lies where outputs are made before they are sent."""
@@ -73,6 +73,7 @@ def is_one_line(done: Finished, code: int, said: str) -> None:
 # --- S3 --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_s3_has_what_a_folder_has_and_a_second_run_does_nothing(
     folder: Path, run_densecli: Command, s3: S3Server
 ) -> None:
@@ -213,7 +214,7 @@ def test_segment_to_s3(folder: Path, run_densecli: Command, s3: S3Server) -> Non
 
 def start(run: Runs, *arguments: str, machine: str = "here") -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        run.run.argv("batch", "frames", *MODEL, *arguments),
+        run.run.argv("batch", "frames", *RUN, *arguments),
         cwd=run.cwd,
         env={**run.run.environment, **run.environment(machine)},
         stdin=subprocess.DEVNULL,

@@ -26,7 +26,9 @@ def test_input_equals_the_reference(size: tuple[int, int], strip: int, monkeypat
     assert actual.shape == expected.shape and torch.allclose(actual, expected, atol=2e-6)
 
 
-def test_features_equal_the_reference(starter, photos) -> None:
+@pytest.mark.parametrize("which", ["starter", "starter_that_ships"])
+def test_features_equal_the_reference(which: str, photos, request) -> None:
+    starter = request.getfixturevalue(which)
     predictor = SAM2ImagePredictor(starter)
     side = starter.image_size
     predictor._bb_feat_sizes = [(side // k, side // k) for k in (4, 8, 16)]
@@ -38,7 +40,7 @@ def test_features_equal_the_reference(starter, photos) -> None:
         assert torch.allclose(mine, theirs, atol=1e-5)
 
 
-@pytest.mark.parametrize("which", ["starter", "first_starter"])
+@pytest.mark.parametrize("which", ["starter", "starter_that_ships"])
 @torch.inference_mode()
 def test_products_kept_in_half_precision_change_nothing(which: str, photos, request) -> None:
     """Autocast would round their weights the same way, for every photo. Norms stay as they are."""

@@ -173,6 +173,7 @@ print(peak(Limits(max_memory_gb=ceiling / 1e9)) - ceiling, peak(Limits(points_pe
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc/self/clear_refs")
 def test_memory_ceiling_is_kept() -> None:
     run = subprocess.run([sys.executable, "-c", _RUN_UNDER_A_CEILING], capture_output=True, text=True, timeout=200)

@@ -136,13 +136,20 @@ def test_starter(first_starter, photos, photo: str, name: str) -> None:
     assert_same_masks(expected, ours(first_starter, photos[photo], settings), settings, tipped=1)
 
 
-@pytest.mark.parametrize("name", [name for name in SETTINGS if name not in ("denser grid", "loose NMS")])
-def test_starter_that_ships(starter, photos, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("default grid", "m2m of single masks") else pytest.param(name, marks=pytest.mark.slow)
+        for name in SETTINGS
+        if name not in ("denser grid", "loose NMS")
+    ],
+)
+def test_starter_that_ships(starter_that_ships, photos, name: str) -> None:
     """Of a small mask, rounding tips a pixel now and then."""
     settings = {"pred_iou_thresh": 0.25, "stability_score_thresh": 0.4, **SETTINGS[name]}
-    expected = reference(starter, photos["astronaut"], settings)
+    expected = reference(starter_that_ships, photos["astronaut"], settings)
     assert len(expected) >= 8
-    assert_same_masks(expected, ours(starter, photos["astronaut"], settings), settings, tipped=1)
+    assert_same_masks(expected, ours(starter_that_ships, photos["astronaut"], settings), settings, tipped=1)
 
 
 def test_dozens_of_masks(first_starter) -> None:

@@ -25,10 +25,10 @@ GRIDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def kept(starter, photos):
+def kept(starter_that_ships, photos):
     @cache
     def of(name: str) -> Proposals:
-        run = MaskGenerator(starter, GeneratorParameters(**GRIDS[name]))
+        run = MaskGenerator(starter_that_ships, GeneratorParameters(**GRIDS[name]))
         proposals = run.generate(photos["coffee"], keep=Floor(0.2, 0.3)).proposals
         assert proposals is not None and len(proposals) > 50
         return proposals
