@@ -264,7 +264,7 @@ def test_what_is_captured_after_a_drop_has_memory_of_its_own(monkeypatch) -> Non
 
 
 @needs_gpu
-def test_graphs_are_captured_again_after_a_drop(starter_on_gpu, photos) -> None:
+def test_graphs_are_captured_again_on_a_gpu_after_a_drop(starter_on_gpu, photos) -> None:
     """As after running out of memory, and where a benchmark tries one way after the other."""
     options = {"loop": True, "dtype": torch.bfloat16, "acceleration": Acceleration(captured=True)}
     first = generated(starter_on_gpu, photos["coffee"], {}, **options)
@@ -329,7 +329,7 @@ def test_nothing_waits_on_a_gpu(starter_on_gpu, photos, acceleration: Accelerati
 
 
 @needs_gpu
-def test_what_nobody_wished_for_is_captured_at_the_second_photo(starter_on_gpu, photos) -> None:
+def test_what_nobody_wished_for_is_captured_on_a_gpu_at_the_second_photo(starter_on_gpu, photos) -> None:
     """And gives the same; where memory is short, nothing is."""
     options = {"loop": True, "dtype": torch.bfloat16, "acceleration": Acceleration(fused=True)}
     kept = Kept.by(starter_on_gpu)
@@ -347,7 +347,7 @@ def test_what_nobody_wished_for_is_captured_at_the_second_photo(starter_on_gpu, 
 
 
 @needs_gpu
-def test_a_capture_that_fails_costs_nothing(starter_on_gpu, photos, monkeypatch) -> None:
+def test_a_capture_that_fails_on_a_gpu_costs_nothing(starter_on_gpu, photos, monkeypatch) -> None:
     """Nobody asked for it, so nobody is told; and it is not tried again."""
 
     def failing(*given, **named):
