@@ -22,8 +22,7 @@ from densecli.engine.acceleration import PLAIN, Acceleration, Kept
 from densecli.engine.candidates import stable, suppress
 from densecli.engine.decoder import PromptDecoder
 from densecli.engine.device_loop import OnTheWay
-from densecli.engine.device_run import token_products
-from densecli.engine.device_steps import Steps
+from densecli.engine.device_steps import Steps, token_products
 from densecli.engine.encoder import encode
 from densecli.engine.parameters import GeneratorParameters
 from densecli.engine.scoring import areas_and_boxes

@@ -6,7 +6,7 @@ tile of image tokens on the chip from its scores to its norm: 10 MB and 3 MB. Th
 `device_decoder.py`, with sums and softmaxes in float32.
 
 Like `scoring_kernel.py` this needs triton, and image sizes play no part in it. Tested under Triton's interpreter, by
-compiling it for sm_80, sm_89 and sm_90 (nothing spilled), and on an H200, on which warps and stages were chosen.
+compiling it for sm_80, sm_89 and sm_90 (one register spilled), and on an H200, on which warps and stages were chosen.
 
 Symbols as in device_decoder.py; TP is T rounded up to a power of two: tokens that are there for shape's sake count
 nothing. Of the HT = TP · H rows of a prompt all heads of a token come one after the other: a softmax over a head's

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from densecli.engine import memory
+from densecli.engine import memory, unasked
 from densecli.engine.acceleration import PLAIN, Acceleration, Kept
 from densecli.engine.candidates import Candidates
 from densecli.engine.device_decoder import fusable, serves, storage_dtype
 from densecli.engine.device_loop import DeviceLoop
-from densecli.engine.device_steps import accelerated_features, steps_of
+from densecli.engine.device_steps import accelerated_features, steps_of, token_products
 from densecli.engine.encoder import Features, model_input
 from densecli.engine.memory import DecoderShape, LoopSize
 from densecli.engine.selection import Winner, chosen, winners_of
@@ -32,12 +31,6 @@ if TYPE_CHECKING:
 
 # Use the fused kernels of `decoder_kernels.py` on CUDA devices that can hold them; elsewhere plain PyTorch does.
 FUSED = True
-ENCODER_GRAPH = Acceleration(captured=True)
-# What the large network's encoder takes while it runs, by guess from what a run peaks at.
-_ENCODER_BYTES = 1 << 30
-# What must be free beside what is captured unasked: for all that comes after.
-_ELSE_BYTES = 2 << 30
-_MOST_CAPTURED = 2
 
 
 def usable(generator: MaskGenerator) -> bool:
@@ -52,44 +45,21 @@ def features(generator: MaskGenerator, crop_pixels: np.ndarray, run: Run) -> Fea
     host twice as long as the device (benchmarks/NOTES.md). The first crop goes without, as capturing takes as long as
     several crops; and where memory is short, all do, as a graph keeps what the encoder needs while it runs.
     """
-    acceleration = generator.acceleration if generator.acceleration else ENCODER_GRAPH
+    acceleration = generator.acceleration if generator.acceleration else unasked.ENCODER_GRAPH
     key = "encoder", generator.dtype, acceleration
-    if acceleration is ENCODER_GRAPH and not _worth_capturing(generator, key, _ENCODER_BYTES):
+    if acceleration is unasked.ENCODER_GRAPH and not unasked.worth_capturing(generator, key, unasked.ENCODER_BYTES):
         return None
     image = model_input(crop_pixels, generator.model.image_size, generator.device)
     try:
         return accelerated_features(generator.model, image, generator.dtype, acceleration)
     except Exception as error:
-        if acceleration is ENCODER_GRAPH:
-            _capture_no_more(generator)  # the encoder itself will say what is wrong, if it is not the graph
+        if acceleration is unasked.ENCODER_GRAPH:
+            unasked.give_up(generator)  # the encoder itself will say what is wrong, if it is not the graph
             return None
         if memory.is_out_of_memory(error):
             raise
         give_up_acceleration(generator, run, error)
         return None
-
-
-def _worth_capturing(generator: MaskGenerator, key: Hashable, needed: int) -> bool:
-    """Whether to capture what nobody wished to be captured: it came up before, and there is plenty of memory.
-
-    A graph keeps, for as long as the network lives, the `needed` bytes that its function takes while it runs.
-    """
-    kept = Kept.by(generator.model)
-    if generator.device.type != "cuda" or kept.refused or not kept.unasked:
-        return False
-    if key in kept.made:
-        return True
-    if key not in kept.seen:
-        kept.seen.add(key)
-        return False
-    return memory.budget_bytes(generator.device, generator.limits.max_memory_gb) > needed + _ELSE_BYTES
-
-
-def _capture_no_more(generator: MaskGenerator) -> None:
-    kept = Kept.by(generator.model)
-    kept.unasked = False
-    kept.drop()
-    memory.release_cached(generator.device)
 
 
 def winners(generator: MaskGenerator, prompted: Prompted, size: tuple[int, int], run: Run) -> list[Winner] | None:
@@ -107,7 +77,7 @@ def winners(generator: MaskGenerator, prompted: Prompted, size: tuple[int, int],
         except Exception as error:
             if not memory.is_out_of_memory(error):
                 if acceleration != generator.acceleration:
-                    _capture_no_more(generator)
+                    unasked.give_up(generator)
                     continue
                 if acceleration == PLAIN:
                     _give_up_loop(generator, run, error)
@@ -138,8 +108,8 @@ def _way(generator: MaskGenerator, prompted: Prompted, run: Run) -> tuple[LoopSi
     size = kept.made.get(key) or _size(generator, prompted, run)
     needed = size.prompts * _shape(generator, prompted).fused_bytes
     # Of crops of several sizes the first few are captured.
-    many = sum(k[0] == "unasked" for k in kept.made) >= _MOST_CAPTURED
-    if (key not in kept.made and many) or not _worth_capturing(generator, key, needed):
+    many = sum(k[0] == "unasked" for k in kept.made) >= unasked.MOST_SIZES
+    if (key not in kept.made and many) or not unasked.worth_capturing(generator, key, needed):
         return size, acceleration
     kept.made[key] = size  # what is free now differs from what is free later; the size must not
     return size, replace(acceleration, captured=True)
@@ -209,18 +179,6 @@ def _winners(
         masks = loop.masks(won)
     vars(run.funnel).update(vars(funnel))
     return winners_of(won, masks, prompted.points[won.point.to(prompted.points.device)], prompted.crop)
-
-
-@contextmanager
-def token_products(dtype: torch.dtype) -> Iterator[None]:
-    """Products of the prompts' float32 tokens in TF32 where a run is in half precision: eleven bits, as float16 has."""
-    before = torch.get_float32_matmul_precision()
-    if dtype != torch.float32:
-        torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def acceleration_of(compile_: bool, network: SAM2Base, device: torch.device, dtype: torch.dtype) -> Acceleration:

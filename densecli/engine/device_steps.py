@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -106,3 +107,15 @@ def accelerated_features(
             kept.made[key] = Function(maps, acceleration, kept, fullgraph=False)
         # Copies: an earlier crop's features may still be in use when the next one is encoded.
         return features_of(network, [one.clone() for one in kept.made[key](image)])
+
+
+@contextmanager
+def token_products(dtype: torch.dtype) -> Iterator[None]:
+    """Products of the prompts' float32 tokens in TF32 where a run is in half precision: eleven bits, as float16 has."""
+    before = torch.get_float32_matmul_precision()
+    if dtype != torch.float32:
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

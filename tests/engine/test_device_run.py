@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco
 
 from densecli import model
-from densecli.engine import device_run, memory
+from densecli.engine import device_run, memory, unasked
 from densecli.engine.acceleration import Acceleration, Kept
 from densecli.engine.device_loop import DeviceLoop, OnTheWay
-from densecli.engine.device_steps import Steps
+from densecli.engine.device_steps import Steps, token_products
 from densecli.engine.generator import Generated, MaskGenerator
 from densecli.engine.parameters import GeneratorParameters, Limits
 from tests.conftest import CHECKOUT, FIRST_STARTER
@@ -250,6 +253,34 @@ def test_fused_kernels_where_the_device_can_hold_them(
     assert device_run.acceleration_of(False, starter, cuda, half) == Acceleration(fused=fused)
     narrow = model.build_network(CHECKOUT / "training" / "from_scratch.yaml")
     assert device_run.acceleration_of(False, narrow, cuda, half) == Acceleration(), "192 wide"
+
+
+def test_what_nobody_wished_for_is_worth_it_the_second_time_and_with_memory(monkeypatch) -> None:
+    free = 10 << 30
+    monkeypatch.setattr(memory, "budget_bytes", lambda device, ceiling: free)
+    generator = SimpleNamespace(model=torch.nn.Linear(1, 1), device=torch.device("cuda"), limits=Limits())
+    kept = Kept.by(generator.model)
+    worth = partial(unasked.worth_capturing, generator)
+    assert [worth("a", 1 << 30), worth("b", 1 << 30)] == [False, False]
+    assert [worth("a", 1 << 30), worth("a", 9 << 30)] == [True, False]
+    kept.made["a"] = "captured"
+    free = 0
+    assert worth("a", 1 << 30), "its memory is its own already"
+    assert not worth("b", 1 << 30)
+    free = 10 << 30
+    unasked.give_up(SimpleNamespace(model=generator.model, device=torch.device("cpu")))
+    assert kept.made == {} and not worth("a", 1 << 30) and not worth("b", 1 << 30)
+    on_a_cpu = SimpleNamespace(model=torch.nn.Linear(1, 1), device=torch.device("cpu"), limits=Limits())
+    assert not any(unasked.worth_capturing(on_a_cpu, "a", 1) for _ in range(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_precision_of_products_is_as_before_afterwards(dtype: torch.dtype) -> None:
+    before = torch.get_float32_matmul_precision()
+    with pytest.raises(ZeroDivisionError), token_products(dtype):
+        assert torch.get_float32_matmul_precision() == (before if dtype == torch.float32 else "high")
+        raise ZeroDivisionError
+    assert torch.get_float32_matmul_precision() == before == "highest"
 
 
 def test_what_is_captured_after_a_drop_has_memory_of_its_own(monkeypatch) -> None:

@@ -56,8 +56,11 @@ def assert_equals_full_size(
         assert ((area - (full > threshold).sum((1, 2))).abs() <= doubtful).all()
     if ((full - middle).abs() >= 1e-5).all():
         assert torch.equal(boxes, batched_mask_to_box(full > middle).long())
+    together = upsampling.masks([logits[:2], logits[2:]], middle)
     for k in range(len(logits)):
         x, y, runs = upsampling.mask(logits[k], middle)
+        for a, b in zip((x, y, *vars(runs).values()), (*together[k][:2], *vars(together[k][2]).values()), strict=True):
+            assert np.array_equal(a, b), "of many it is another one"
         window = runs.decode()
         mask = np.zeros(size, dtype=bool)
         mask[y : y + window.shape[0], x : x + window.shape[1]] = window
