@@ -1,11 +1,13 @@
 """Row 6: rows 1 to 4 on a GPU: the large shape, 1,024 and 4,096 points, half precision, reference and ours.
 
     python benchmarks/gpu.py                   # all of it, by guess 10 minutes on an H100; every row prints as it ends
-    python benchmarks/gpu.py whole accuracy    # only these, in this order; also decoder, postprocess, memory, compiled
+    python benchmarks/gpu.py whole accuracy    # only these, in this order; also decoder, postprocess, memory
+    python benchmarks/gpu.py --ways fused      # of our ways only this one: no kernels of ours is "plain", compiled by
+                                               # torch.compile (a minute) "compiled", both captured in "graphs"
     python benchmarks/gpu.py --profile         # also the kernels in which ours spends its time
     python benchmarks/gpu.py --dry-run-cpu     # the same code with the starter and few points on the CPU
 
-If time is short: `whole` says most, then accuracy, decoder, postprocess, memory; `compiled` compiles for minutes.
+If time is short: `whole` says most, then accuracy, decoder, postprocess, memory.
 
 On a fresh machine: a CUDA build of PyTorch, `SAM2_BUILD_CUDA=0 pip install --no-build-isolation sam2`, `pip install
 -e .`, scikit-image. Then, before any figure, `pytest tests/engine -k gpu`: it takes a minute and says whether they mean
@@ -35,20 +37,22 @@ from collections.abc import Callable
 
 import torch
 from common import table
-from gpu_bench import COMPILED, WAYS, Bench
+from gpu_bench import WAYS, Bench
 from gpu_rows import accuracy, decoder, peak_memory, postprocess, profile, whole
 
 from densecli.engine import memory
-from densecli.engine.acceleration import Acceleration, Kept
+from densecli.engine.acceleration import PLAIN, Acceleration, Kept
 
-ROWS = ["whole", "accuracy", "decoder", "postprocess", "memory", "compiled"]
+ROWS = ["whole", "accuracy", "decoder", "postprocess", "memory"]
+# For a first look; graphs are replayed by the fused way, too, from the second photo on.
+MOST_TELLING = ["plain", "compiled", "fused"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", default=None, metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), help="of ours")
+    parser.add_argument("--ways", nargs="+", default=MOST_TELLING, choices=list(WAYS), help="of ours")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--dry-run-cpu", action="store_true")
     arguments = parser.parse_args()
@@ -58,19 +62,16 @@ def main() -> None:
     if not arguments.dry_run_cpu and not torch.cuda.is_available():
         parser.error("there is no GPU here; --dry-run-cpu runs the same code with the starter")
     dry = arguments.dry_run_cpu
-    # On the CPU there is nothing to fuse or to capture.
-    ways = ["plain"] if dry else arguments.ways
+    # On the CPU there is nothing to fuse or to capture, and compiling would take the longest.
+    ways = {"plain": PLAIN, "compiled": Acceleration("eager")} if dry else {name: WAYS[name] for name in arguments.ways}
     device = torch.device("cpu" if dry else "cuda")
-    bench = Bench(device, dry, 1 if dry else arguments.runs, [(name, WAYS[name]) for name in ways])
-    # Compiling would take the longest on the CPU.
-    compiled = [("compiled", Acceleration("eager") if dry else COMPILED)]
+    bench = Bench(device, dry, 1 if dry else arguments.runs, list(ways.items()))
     jobs: dict[str, Callable[[], None]] = {
-        "whole": lambda: whole(bench, bench.ways),
+        "whole": lambda: whole(bench),
         "accuracy": lambda: accuracy(bench),
         "decoder": lambda: decoder(bench),
         "postprocess": lambda: postprocess(bench),
         "memory": lambda: peak_memory(bench),
-        "compiled": lambda: whole(bench, compiled, reference=False),
     }
     if arguments.profile:
         profile(bench)

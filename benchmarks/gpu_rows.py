@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from densecli.engine.upsampling import Upsampling
 from densecli.presets import load_preset
 
 
-def whole(bench: Bench, variants: Sequence[tuple[str, Acceleration]], reference: bool = True) -> None:
+def whole(bench: Bench) -> None:
     """Row 1: a whole photo."""
     network = bench.network
     pixels = photo(2.16 if not bench.dry else 0.05)
@@ -39,25 +38,23 @@ def whole(bench: Bench, variants: Sequence[tuple[str, Acceleration]], reference:
     for side in bench.sides:
         for funnel in ("photo", "few"):
             parameters = half_surviving(bench, network, pixels, side, funnel)
-            slow = None
-            if reference:
-                points_per_batch, generator = best_reference(bench, network, parameters, pixels)
-                with bench.autocast():
-                    slow, peak = bench.timed(partial(generator.generate, pixels))
-                    masks = len(generator.generate(pixels))
-                bench.say(
-                    "whole",
-                    points=side * side,
-                    funnel=funnel,
-                    who=f"reference, {points_per_batch} a batch",
-                    ms=show(slow, 1e3, 1),
-                    peak_gb=f"{peak:.2f}",
-                    masks=masks,
-                )
+            points_per_batch, generator = best_reference(bench, network, parameters, pixels)
+            with bench.autocast():
+                slow, peak = bench.timed(partial(generator.generate, pixels))
+                masks = len(generator.generate(pixels))
+            bench.say(
+                "whole",
+                points=side * side,
+                funnel=funnel,
+                who=f"reference, {points_per_batch} a batch",
+                ms=show(slow, 1e3, 1),
+                peak_gb=f"{peak:.2f}",
+                masks=masks,
+            )
             cases.append((side, funnel, parameters, slow))
     with stored_in_half(bench, network):
-        for side, funnel, parameters, slow in cases:
-            for name, acceleration in variants:
+        for name, acceleration in bench.ways:
+            for side, funnel, parameters, slow in cases:
                 _whole_by_us(bench, pixels, parameters, acceleration, slow, side=side, funnel=funnel, name=name)
 
 
@@ -66,7 +63,7 @@ def _whole_by_us(
     pixels: np.ndarray,
     parameters: GeneratorParameters,
     acceleration: Acceleration,
-    slow: list[float] | None,
+    slow: list[float],
     *,
     side: int,
     funnel: str,
@@ -89,7 +86,7 @@ def _whole_by_us(
         who=f"ours, {name}",
         ms=show(fast, 1e3, 1),
         peak_gb=f"{peak:.2f}",
-        ratio=ratio(slow, fast) if slow else "",
+        ratio=ratio(slow, fast),
         first_s=f"{first:.1f}",
         masks=len(last.masks),
         left=[last.funnel.candidates, last.funnel.after_pred_iou, last.funnel.after_stability, last.funnel.after_nms],
@@ -163,6 +160,8 @@ def decoder(bench: Bench) -> None:
         slow, slow_peak = bench.timed(reference)
         shape = PromptDecoder(network, features, torch.float16).shape(True)
         for name, acceleration in bench.ways:
+            if acceleration:
+                continue  # of one size, whatever the number of points
             prompt_size = memory.choose_loop_size("auto", 1 << 40, shape, points, fused=acceleration.fused)
             with torch.inference_mode():
                 steps = Steps(network, True, bench.half, prompt_size, acceleration)
@@ -174,9 +173,9 @@ def decoder(bench: Bench) -> None:
                         n, u = steps.size.prompts, steps.size.survivors
                         for number, begin in enumerate(range(0, len(prompts) // n * n, n)):
                             tokens = steps.decoder.tokens(prompts[begin : begin + n])
-                            with token_products(bench.half):
-                                tile = steps.transform(tokens, number % 2)
                             every, some = torch.arange(n, device=prompts.device), round(survive * n)
+                            with token_products(bench.half):
+                                tile = steps.transform(tokens, every.new_full((), n), number % 2)
                             count = every.new_full((), some)
                             for first in range(0, some, u):
                                 steps.upscale(tile, every[first : first + u], count, number % 2)

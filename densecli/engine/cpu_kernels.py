@@ -251,12 +251,19 @@ def remove_small_regions(column, top, bottom, first_column, last_column, height,
 
 
 @njit(nogil=True, cache=True)
-def common_pixels(column, top, bottom, dx, dy, starts, other_top, other_bottom):
-    """Pixels that two masks share: runs of the one at dx, dy of the other, whose columns begin at `starts`."""
+def common_pixels(column, top, bottom, dx, dy, starts, other_top, other_bottom, most_missing):
+    """Pixels that two masks share: runs of the one at dx, dy of the other, whose columns begin at `starts`.
+
+    Counting ends where more than `most_missing` pixels of the one are found not to be the other's: what is given then
+    is some number of the shared ones.
+    """
     width = len(starts) - 1
-    common = 0
+    common, seen = 0, 0
     j = 0
     for i in range(len(column)):
+        if seen - common > most_missing:
+            break
+        seen += bottom[i] - top[i]
         c = column[i] + dx
         if c < 0 or c >= width:
             continue
@@ -288,13 +295,13 @@ def column_starts(column, first, starts, first_start):
 
 
 @njit(nogil=True, cache=True)
-def parents(areas, boxes, column, top, bottom, first, starts, first_start, fraction, begin, end, found):
-    """Into found[i] of masks `begin` to `end` - 1 the smallest bigger mask that has `fraction` of it, or -1.
+def parents(areas, boxes, column, top, bottom, first, starts, first_start, fraction, begin, step, found):
+    """Into found[i] of every `step`-th mask from `begin` on the smallest bigger mask that has `fraction` of it, or -1.
 
     areas: n int64, falling. boxes: n × 4 int64 xyxy. column, top, bottom, first: of `Joined`. starts, first_start: of
     `column_starts`. Boxes decide first; only pairs whose boxes overlap enough are compared run by run.
     """
-    for i in range(begin, end):
+    for i in range(begin, len(areas), step):
         needed = fraction * areas[i]
         a = slice(first[i], first[i + 1])
         found[i] = -1
@@ -306,7 +313,9 @@ def parents(areas, boxes, column, top, bottom, first, starts, first_start, fract
             b = slice(first[j], first[j + 1])
             dx, dy = boxes[i, 0] - boxes[j, 0], boxes[i, 1] - boxes[j, 1]
             columns = starts[first_start[j] : first_start[j + 1]]
-            if common_pixels(column[a], top[a], bottom[a], dx, dy, columns, top[b], bottom[b]) >= needed:
+            # What lacks too much of the mask is known by the first of its columns.
+            missing = areas[i] - needed
+            if common_pixels(column[a], top[a], bottom[a], dx, dy, columns, top[b], bottom[b], missing) >= needed:
                 found[i] = j
                 break
 

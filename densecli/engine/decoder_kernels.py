@@ -60,6 +60,7 @@ def _attend(
     rows,
     image,
     positional,
+    count,
     out,
     N,
     C: tl.constexpr,
@@ -70,30 +71,31 @@ def _attend(
 ):  # pragma: no cover - runs on the GPU, or in the interpreter's process
     """One prompt: softmax(queries · imageᵀ + rows · positional) · image, the softmax online over tiles of tokens."""
     b = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, HT)
-    c = tl.arange(0, C)
-    d = tl.arange(0, D)
-    q = tl.load(queries + b * HT * C + at[:, None] * C + c[None, :])
-    r = tl.load(rows + b * HT * D + at[:, None] * D + d[None, :])
-    most = tl.full([HT], float("-inf"), dtype=tl.float32)
-    total = tl.zeros([HT], dtype=tl.float32)
-    pooled = tl.zeros([HT, C], dtype=tl.float32)
-    for begin in tl.range(0, N, BLOCK, num_stages=STAGES):
-        n = begin + tl.arange(0, BLOCK)
-        there = n < N
-        x = tl.load(image + b * N * C + n[:, None] * C + c[None, :], mask=there[:, None], other=0.0)
-        p = tl.load(positional + d[:, None] * N + n[None, :], mask=there[None, :], other=0.0)
-        scores = tl.dot(q, tl.trans(x), input_precision="ieee")
-        scores = tl.dot(r, p, acc=scores, input_precision="ieee")
-        scores = tl.where(there[None, :], scores, float("-inf"))
-        new = tl.maximum(most, tl.max(scores, axis=1))
-        weights = tl.exp(scores - new[:, None])
-        kept = tl.exp(most - new)
-        total = total * kept + tl.sum(weights, axis=1)
-        pooled = tl.dot(weights.to(x.dtype), x, acc=pooled * kept[:, None], input_precision="ieee")
-        most = new
-    pooled = pooled / total[:, None]
-    tl.store(out + b * HT * C + at[:, None] * C + c[None, :], pooled.to(out.dtype.element_ty))
+    if b < tl.load(count):
+        at = tl.arange(0, HT)
+        c = tl.arange(0, C)
+        d = tl.arange(0, D)
+        q = tl.load(queries + b * HT * C + at[:, None] * C + c[None, :])
+        r = tl.load(rows + b * HT * D + at[:, None] * D + d[None, :])
+        most = tl.full([HT], float("-inf"), dtype=tl.float32)
+        total = tl.zeros([HT], dtype=tl.float32)
+        pooled = tl.zeros([HT, C], dtype=tl.float32)
+        for begin in tl.range(0, N, BLOCK, num_stages=STAGES):
+            n = begin + tl.arange(0, BLOCK)
+            there = n < N
+            x = tl.load(image + b * N * C + n[:, None] * C + c[None, :], mask=there[:, None], other=0.0)
+            p = tl.load(positional + d[:, None] * N + n[None, :], mask=there[None, :], other=0.0)
+            scores = tl.dot(q, tl.trans(x), input_precision="ieee")
+            scores = tl.dot(r, p, acc=scores, input_precision="ieee")
+            scores = tl.where(there[None, :], scores, float("-inf"))
+            new = tl.maximum(most, tl.max(scores, axis=1))
+            weights = tl.exp(scores - new[:, None])
+            kept = tl.exp(most - new)
+            total = total * kept + tl.sum(weights, axis=1)
+            pooled = tl.dot(weights.to(x.dtype), x, acc=pooled * kept[:, None], input_precision="ieee")
+            most = new
+        pooled = pooled / total[:, None]
+        tl.store(out + b * HT * C + at[:, None] * C + c[None, :], pooled.to(out.dtype.element_ty))
 
 
 @triton.jit
@@ -105,6 +107,7 @@ def _update(
     pe,
     norm_weight,
     norm_bias,
+    count,
     out,
     eps,
     N,
@@ -120,29 +123,30 @@ def _update(
     """Some tiles of one prompt's image tokens: their attention to the prompt's tokens, added, normalised."""
     HT: tl.constexpr = H * TP
     b = tl.program_id(1).to(tl.int64)
-    at = tl.arange(0, HT)
-    c = tl.arange(0, C)
-    k = tl.load(keys + b * HT * C + at[None, :] * C + c[:, None])  # C × HT
-    v = tl.load(values + b * HT * C + at[:, None] * C + c[None, :])
-    bias = tl.where(at < H * T, tl.load(biases + b * HT + at).to(tl.float32), float("-inf"))
-    first = tl.program_id(0) * (BLOCK * TILES)
-    for tile in tl.range(0, TILES, num_stages=STAGES):
-        n = first + tile * BLOCK + tl.arange(0, BLOCK)
-        there = n < N
-        x = tl.load(image + b * image_stride + n[:, None] * C + c[None, :], mask=there[:, None], other=0.0)
-        p = tl.load(pe + n[:, None] * C + c[None, :], mask=there[:, None], other=0.0)
-        scores = tl.dot((x + p).to(k.dtype), k, input_precision="ieee") + bias[None, :]
-        scores = tl.reshape(scores, (BLOCK, TP, H))
-        weights = tl.exp(scores - tl.max(scores, axis=1)[:, None, :])
-        weights = weights / tl.sum(weights, axis=1)[:, None, :]
-        weights = tl.reshape(weights, (BLOCK, HT))
-        y = tl.dot(weights.to(v.dtype), v, acc=x.to(tl.float32), input_precision="ieee")
-        y -= (tl.sum(y, axis=1) * (1.0 / C))[:, None]
-        spread = tl.rsqrt(tl.sum(y * y, axis=1) * (1.0 / C) + eps)
-        # The norm's weights are read here, not before the loop: registers are scarce, the cache is near.
-        y = y * spread[:, None] * tl.load(norm_weight + c).to(tl.float32)[None, :]
-        y = y + tl.load(norm_bias + c).to(tl.float32)[None, :]
-        tl.store(out + b * N * C + n[:, None] * C + c[None, :], y.to(out.dtype.element_ty), mask=there[:, None])
+    if b < tl.load(count):
+        at = tl.arange(0, HT)
+        c = tl.arange(0, C)
+        k = tl.load(keys + b * HT * C + at[None, :] * C + c[:, None])  # C × HT
+        v = tl.load(values + b * HT * C + at[:, None] * C + c[None, :])
+        bias = tl.where(at < H * T, tl.load(biases + b * HT + at).to(tl.float32), float("-inf"))
+        first = tl.program_id(0) * (BLOCK * TILES)
+        for tile in tl.range(0, TILES, num_stages=STAGES):
+            n = first + tile * BLOCK + tl.arange(0, BLOCK)
+            there = n < N
+            x = tl.load(image + b * image_stride + n[:, None] * C + c[None, :], mask=there[:, None], other=0.0)
+            p = tl.load(pe + n[:, None] * C + c[None, :], mask=there[:, None], other=0.0)
+            scores = tl.dot((x + p).to(k.dtype), k, input_precision="ieee") + bias[None, :]
+            scores = tl.reshape(scores, (BLOCK, TP, H))
+            weights = tl.exp(scores - tl.max(scores, axis=1)[:, None, :])
+            weights = weights / tl.sum(weights, axis=1)[:, None, :]
+            weights = tl.reshape(weights, (BLOCK, HT))
+            y = tl.dot(weights.to(v.dtype), v, acc=x.to(tl.float32), input_precision="ieee")
+            y -= (tl.sum(y, axis=1) * (1.0 / C))[:, None]
+            spread = tl.rsqrt(tl.sum(y * y, axis=1) * (1.0 / C) + eps)
+            # The norm's weights are read here, not before the loop: registers are scarce, the cache is near.
+            y = y * spread[:, None] * tl.load(norm_weight + c).to(tl.float32)[None, :]
+            y = y + tl.load(norm_bias + c).to(tl.float32)[None, :]
+            tl.store(out + b * N * C + n[:, None] * C + c[None, :], y.to(out.dtype.element_ty), mask=there[:, None])
 
 
 @triton.jit
@@ -244,12 +248,17 @@ def _limits(tile: Tile) -> dict[str, int]:
 
 
 def attend(
-    queries: torch.Tensor, rows: torch.Tensor, image: torch.Tensor, positional: torch.Tensor, tile: Tile = _SMALL.attend
+    queries: torch.Tensor,
+    rows: torch.Tensor,
+    image: torch.Tensor,
+    positional: torch.Tensor,
+    count: torch.Tensor,
+    tile: Tile = _SMALL.attend,
 ) -> torch.Tensor:
     """B × HT × C: softmax over the image tokens of queries · imageᵀ + rows · positional, times image.
 
     queries: B × HT × C. rows: B × HT × D. image: B × N × C. positional: D × N. All of one type, contiguous; HT, C and D
-    powers of two from 16.
+    powers of two from 16. count: 0-dimensional int64; those of later prompts are whatever was there before.
     """
     b, ht, c = queries.shape
     out = torch.empty_like(queries)
@@ -258,6 +267,7 @@ def attend(
         rows,
         image,
         positional,
+        count,
         out,
         image.shape[1],
         C=c,
@@ -280,13 +290,14 @@ def update(
     norm: tuple[torch.Tensor, torch.Tensor, float],
     heads: int,
     tokens: int,
+    count: torch.Tensor,
     tile: Tile = _SMALL.update,
 ) -> torch.Tensor:
     """B × N × C: image tokens plus their attention to a prompt's tokens, normalised.
 
     keys: B × HT × C absorbed keys, and biases: B × HT what their products with image + pe lack. values: B × HT × C.
     image: B × N × C, whose place the result takes, or N × C shared by all. pe: N × C. norm: weight, bias, eps.
-    tokens: T, of the TP that each head has.
+    tokens: T, of the TP that each head has. count: 0-dimensional int64; of later prompts nothing is touched.
     """
     b, ht, c = keys.shape
     n = image.shape[-2]
@@ -300,6 +311,7 @@ def update(
         pe,
         norm[0],
         norm[1],
+        count,
         out,
         norm[2],
         n,

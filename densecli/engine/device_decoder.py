@@ -177,8 +177,12 @@ class DeviceDecoder:
         return torch.cat([torch.cat(learned)[None].expand(len(points), -1, -1), sparse], 1).float()
 
     @torch.no_grad()
-    def transform(self, tokens: torch.Tensor, shared: SharedImage) -> Transformed:
-        """The two-way transformer, predicted IoU and the hyper-networks. tokens: B × T × C float32."""
+    def transform(self, tokens: torch.Tensor, count: torch.Tensor, shared: SharedImage) -> Transformed:
+        """The two-way transformer, predicted IoU and the hyper-networks. tokens: B × T × C float32.
+
+        count: 0-dimensional int64: the fused kernels leave out what belongs to later prompts, which costs nothing and
+        makes no sense; plain PyTorch does all.
+        """
         pe, q = tokens, tokens
         image = shared.image
         for index, layer in enumerate(self.transformer.layers):
@@ -187,11 +191,11 @@ class DeviceDecoder:
             if index == 0:
                 update = self._tokens_to_shared_image(attention, q + pe, shared)
             else:
-                update = self._tokens_to_image(attention, q + pe, image, index - 1)
+                update = self._tokens_to_image(attention, q + pe, image, index - 1, count)
             q = after_attention(layer, q, update)
-            image = self._updated_image(layer.cross_attn_image_to_token, q + pe, q, image, index, shared)
+            image = self._updated_image(layer.cross_attn_image_to_token, q + pe, q, image, index, shared, count)
         final = self.transformer.final_attn_token_to_image
-        q = self.transformer.norm_final_attn(q + self._tokens_to_image(final, q + pe, image, -1))
+        q = self.transformer.norm_final_attn(q + self._tokens_to_image(final, q + pe, image, -1, count))
         first = 1 if self.decoder.pred_obj_scores else 0
         predicted_iou = self.decoder.iou_prediction_head(q[:, first])[:, self.outputs.start : self.outputs.stop]
         networks = self.decoder.output_hypernetworks_mlps
@@ -211,7 +215,9 @@ class DeviceDecoder:
         out = F.scaled_dot_product_attention(queries, shared.keys, shared.values)
         return attention.out_proj(out.transpose(1, 2).reshape(b, t, -1).float())
 
-    def _tokens_to_image(self, attention: Any, q: torch.Tensor, image: torch.Tensor, index: int) -> torch.Tensor:
+    def _tokens_to_image(
+        self, attention: Any, q: torch.Tensor, image: torch.Tensor, index: int, count: torch.Tensor
+    ) -> torch.Tensor:
         """B × T × C: what the tokens get from their prompt's own image tokens B × N × C."""
         b, tokens, _ = q.shape
         d = attention.internal_dim // self.heads
@@ -219,10 +225,9 @@ class DeviceDecoder:
         queries = q @ self.key_weights[index]  # B × T·H × C
         if self.kernels is not None:
             position = self.positional_keys[index]
-            pooled = self.kernels.attend(queries, q, image, position, self.tiles.attend)  # B × T·H × C
+            pooled = self.kernels.attend(queries, q, image, position, count, self.tiles.attend)  # B × T·H × C
         else:
-            scores = torch.bmm(queries, image.transpose(1, 2))  # B × T·H × N
-            scores += q @ self.positional_keys[index]
+            scores = (q @ self.positional_keys[index]).baddbmm_(queries, image.transpose(1, 2))  # B × T·H × N
             pooled = torch.bmm(scores.softmax(-1), image)
         out = (pooled @ self.value_weights[index]).view(b, -1, self.heads, self.heads, d) * self.own_head
         out = out.sum(2)[:, :tokens].reshape(b, tokens, -1).float()
@@ -242,6 +247,7 @@ class DeviceDecoder:
         image: torch.Tensor,
         index: int,
         shared: SharedImage,
+        count: torch.Tensor,
     ) -> torch.Tensor:
         """B × N × C image tokens plus their attention to the prompt tokens, normalised."""
         b, t, _ = keys.shape
@@ -251,12 +257,12 @@ class DeviceDecoder:
         if self.kernels is not None:
             absorbed, biases = k @ self.query_weights[index], k @ self.query_biases[index]
             pe, norm = self.stored_pe, self.norms[index]
-            return self.kernels.update(absorbed, biases, v, image, pe, norm, self.heads, t, self.tiles.update)
+            return self.kernels.update(absorbed, biases, v, image, pe, norm, self.heads, t, count, self.tiles.update)
         if index == 0:
             scores = k @ shared.queries
         else:
-            scores = torch.bmm(k @ self.query_weights[index], image.transpose(1, 2))
-            scores += k @ self.positional_queries[index - 1]
+            scores = k @ self.positional_queries[index - 1]
+            scores.baddbmm_(k @ self.query_weights[index], image.transpose(1, 2))
         weights = scores.view(b, t, self.heads, -1).softmax(1).view(b, t * self.heads, -1)
         updated = torch.bmm(weights.transpose(1, 2), v)
         updated += image

@@ -176,18 +176,22 @@ class DeviceLoop:
 
     def start(self, index: int) -> Started:
         """Queue a tile's transformer and find out on the device which of its prompts survive."""
-        begin = index * self.size.prompts
-        tile = self.steps.transform(self._tokens(index), self._slot(index))
+        tokens, left = self._tokens(index), len(self.prompts) - index * self.size.prompts
+        tile = self.steps.transform(tokens, self._number(min(left, len(tokens))), self._slot(index))
         keep = likely(tile.predicted_iou, self.parameters.pred_iou_thresh)
-        keep[len(self.prompts) - begin :] = False
+        keep[left:] = False
         some = keep.any(1)
         order = some.to(torch.uint8).argsort(descending=True, stable=True)
         return Started(index, tile, keep, order, some.sum())
 
+    @property
+    def _embedded_together(self) -> int:
+        """How many tiles' prompts are embedded together, as that takes forty small kernels."""
+        return max(1, _EMBEDDED_TOGETHER // self.size.prompts)
+
     def _tokens(self, index: int) -> torch.Tensor:
-        """A tile's prompt tokens. Many tiles' are embedded together, as that takes forty small kernels."""
-        n = self.size.prompts
-        together = max(1, _EMBEDDED_TOGETHER // n)
+        """A tile's prompt tokens."""
+        n, together = self.size.prompts, self._embedded_together
         group, place = divmod(index, together)
         if self._embedded is None or self._embedded[0] != group:
             points = self.prompts[group * together * n : (group + 1) * together * n]
@@ -195,12 +199,20 @@ class DeviceLoop:
             self._embedded = group, self.steps.decoder.tokens(points)
         return self._embedded[1][place * n : (place + 1) * n]
 
+    def _tokens_again(self, points: torch.Tensor) -> torch.Tensor:
+        """Prompt tokens of some points (int64, on the device), after the loop."""
+        if self._embedded is not None and self.tiles <= self._embedded_together:
+            return self._embedded[1].index_select(0, points)
+        return self.steps.decoder.tokens(self.prompts.index_select(0, points))
+
     def finish(self, started: Started, survivors: int, scores: Scores) -> None:
         """Queue upscaling and scores of the first `survivors` prompts of a tile's order, and put them into `scores`."""
         self._keep(started, scores)
+        # What is captured has one size: there the last step goes on beyond the survivors, with prompts of which nothing
+        # is wanted.
+        order = started.order if self.steps.acceleration else started.order[:survivors]
         for begin in range(0, survivors, self.size.survivors):
-            # The last of these steps goes on beyond the survivors, with prompts of which nothing is wanted.
-            self._score(started, started.order[begin : begin + self.size.survivors], scores)
+            self._score(started, order[begin : begin + self.size.survivors], scores)
 
     def _slot(self, index: int) -> int:
         """Where no count is waited for, one tile is under way at a time."""
@@ -238,18 +250,20 @@ class DeviceLoop:
         """K × h × w float32 logits of the winners, some at a time, on the device."""
         for number, begin in enumerate(range(0, len(won), self.size.prompts)):
             part = won[slice(begin, begin + self.size.prompts)]
-            points, n = self.prompts[part.point.to(self.prompts.device)], len(part)
-            full = self.size.prompts
-            if not self.steps.acceleration:
-                full = n if self.steps.counted_on_device else -(-n // self.size.survivors) * self.size.survivors
-            slot = self._slot(number)
-            tile = self.steps.transform(self.steps.decoder.tokens(self._padded(points, full)), slot)
+            points, n = part.point.to(self.prompts.device), len(part)
+            full = self.size.prompts if self.steps.acceleration else n
+            slot, count = self._slot(number), self._number(n)
+            tile = self.steps.transform(self._tokens_again(self._padded(points, full)), count, slot)
             every = torch.arange(full, device=points.device)
             output = self._padded(part.output.to(points.device), full)
             for first in range(0, n, self.size.survivors):
                 chosen = every[first : first + self.size.survivors]
-                logits = self.steps.upscale(tile, chosen, every.new_full((), n), slot)
+                logits = self.steps.upscale(tile, chosen, count, slot)
                 yield logits[every[: len(chosen)], output[chosen]][: n - first].float()
+
+    def _number(self, n: int) -> torch.Tensor:
+        """n where it is needed, on the device, without anybody waiting."""
+        return torch.full((), n, dtype=torch.int64, device=self.prompts.device)
 
     def _padded(self, x: torch.Tensor, n: int) -> torch.Tensor:
         """x with its last row repeated until it has n."""

@@ -48,9 +48,13 @@ class Steps:
         for own, given in zip(self.shared, shared, strict=True):
             own.copy_(given)
 
-    def transform(self, tokens: torch.Tensor, slot: int) -> Transformed:
-        """A tile's predicted IoU, hyper-network rows and image tokens. tokens: B × T × C float32."""
-        return self._transform(tokens, fixed=(self._begun,), slot=slot)
+    def transform(self, tokens: torch.Tensor, count: torch.Tensor, slot: int) -> Transformed:
+        """A tile's predicted IoU, hyper-network rows and image tokens. tokens: B × T × C float32.
+
+        count: 0-dimensional int64, on the device, how many of the prompts are wanted; those of the others may be
+        anything.
+        """
+        return self._transform(tokens, count, fixed=(self._begun,), slot=slot)
 
     @property
     def counted_on_device(self) -> bool:

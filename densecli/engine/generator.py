@@ -141,15 +141,18 @@ class MaskGenerator:
         return Generated(masks, funnel, run.clock.seconds, run.warnings, proposals)
 
     def prompted(self, pixels: np.ndarray, crop: grid.Crop, run: Run) -> Prompted:
-        """A crop of an image, encoded, with the points of its grid."""
+        """A crop of an image, encoded, with the points of its grid.
+
+        A GPU may still be encoding: what must not wait for that, as every copy to the device would, comes before.
+        """
         x0, y0, x1, y1 = crop.box
-        with run.timed("encode", self.device):
-            features = self._encoded(pixels[y0:y1, x0:x1], run)
-            decoder = PromptDecoder(self.model, features, self.dtype)
-        upsampling = Upsampling(decoder.logits_size, (crop.height, crop.width), self.scoring_device)
+        upsampling = Upsampling(self.logits_size, (crop.height, crop.width), self.scoring_device)
         points = torch.as_tensor(grid.crop_points(crop, self.parameters), dtype=torch.float32, device=self.device)
         size = torch.tensor([crop.width, crop.height], dtype=torch.float32, device=self.device)
         prompts = points / size * self.model.image_size
+        with run.timed("encode", self.device, wait=False):
+            features = self._encoded(pixels[y0:y1, x0:x1], run)
+            decoder = PromptDecoder(self.model, features, self.dtype)
         if run.batch is None:
             run.batch = self._batch_size(decoder)
         return Prompted(crop, decoder, upsampling, points, prompts)

@@ -17,8 +17,8 @@ _MOST_POINTS_PER_BATCH = {"cuda": 256, "mps": 64, "cpu": 64}
 # the starter (benchmarks/NOTES.md has the measurements; half as much costs 5 to 10 %, more brings little).
 _CPU_SHARE_BYTES = 32 << 20
 
-# Image tokens of a tile of the loop on a GPU, and of the survivors that are upscaled together: 128 and 32 prompts of an
-# official shape in half precision, 512 and 128 of the starter. By count (an H200 has run these, no others): plain
+# Image tokens of a tile of the loop on a GPU, and of the survivors that are upscaled together: 128 and 32 (captured: 16)
+# prompts of an official shape in half precision, 512 and 128 of the starter. By count (an H200 has run these, no others): plain
 # PyTorch takes about 1 ms to launch a tile's 120 kernels; a GPU of 3 TB/s takes 2 ms to move the 6 GB that they read
 # and write. Smaller tiles would make it wait for the launches, larger ones only hold more memory. The fused kernels
 # keep image tokens once where plain PyTorch has them four times, and are done sooner: four times as many prompts
@@ -26,6 +26,8 @@ _CPU_SHARE_BYTES = 32 << 20
 _LOOP_TILE_BYTES = 256 << 20
 _FUSED_TILE_BYTES = 1 << 30
 _SURVIVORS_OF_TILE = 4
+# Of what is captured a tile's last step of survivors is full, too: short ones waste little, and cost no launches.
+_SURVIVORS_OF_CAPTURED_TILE = 8
 _MOST_PROMPTS_IN_LOOP_TILE = 4096
 
 
@@ -191,7 +193,7 @@ class LoopSize:
     survivors: int
 
     def halved(self) -> LoopSize:
-        return _loop_size(max(1, self.prompts // 2), self.survivors == self.prompts)
+        return _loop_size(max(1, self.prompts // 2), self.prompts // self.survivors)
 
 
 def choose_loop_size(
@@ -205,18 +207,17 @@ def choose_loop_size(
 ) -> LoopSize:
     """Sizes of the loop for `budget` bytes beyond what is in use now, and a crop of so many points.
 
-    requested: points_per_batch; a number is taken as it is (where not fused, rounded down to a multiple of a quarter).
+    requested: points_per_batch; a number is taken as it is (rounded down to a multiple of the survivors' steps).
     fused: for the fused kernels, which upscale all of a tile's survivors in one step, and have one tile under way.
     captured: for steps that are captured, which have one size for all crops, and without the fused kernels memory of
-    their own for each of two tiles under way; launching them takes no time, so half as much does for a tile.
+    their own for each of two tiles under way.
     """
+    steps = 1 if fused else _SURVIVORS_OF_CAPTURED_TILE if captured else _SURVIVORS_OF_TILE
     if isinstance(requested, int):
-        return _loop_size(requested if captured else min(requested, points), fused)
+        return _loop_size(requested if captured else min(requested, points), steps)
     tile_bytes = _FUSED_TILE_BYTES if fused else _LOOP_TILE_BYTES
-    if captured and not fused:
-        tile_bytes //= 2
     prompts = min(_MOST_PROMPTS_IN_LOOP_TILE, max(1, tile_bytes // shape.tokens_bytes))
-    size = _loop_size(prompts if captured else _even(points, prompts), fused)
+    size = _loop_size(prompts if captured else _even(points, prompts), steps)
     copies = 2 if captured and not fused else 1
 
     def needed(size: LoopSize) -> int:
@@ -229,8 +230,8 @@ def choose_loop_size(
     return size
 
 
-def _loop_size(prompts: int, fused: bool) -> LoopSize:
-    survivors = prompts if fused else max(1, prompts // _SURVIVORS_OF_TILE)
+def _loop_size(prompts: int, steps: int) -> LoopSize:
+    survivors = max(1, prompts // steps)
     return LoopSize(prompts // survivors * survivors, survivors)
 
 

@@ -209,10 +209,11 @@ def coco_counts(column, top, bottom, height, width, x, y):
 def coco_counts_of_many(column, top, bottom, first, places, frames):
     """Counts (uint8) of many masks one after the other, and where each one's end (int64).
 
-    column, top, bottom, first: of `Joined`. places: n × 2 int64, x and y; frames: n × 2 int64, height and width.
+    column, top, bottom: of `Joined`; first: n + 1 of its firsts, for n of its masks. places: n × 2 int64, x and y;
+    frames: n × 2 int64, height and width.
     """
     n = len(first) - 1
-    out, ends, size = np.empty(64 * n + 4 * len(column), dtype=np.uint8), np.empty(n, dtype=np.int64), 0
+    out, ends, size = np.empty(64 * n + 4 * (first[n] - first[0]), dtype=np.uint8), np.empty(n, dtype=np.int64), 0
     for mask in range(n):
         runs = slice(first[mask], first[mask + 1])
         height, width = frames[mask]

@@ -14,19 +14,20 @@ from types import ModuleType
 from typing import Literal
 
 import numpy as np
+import torch
 from pycocotools import mask as coco
 
 from densecli.engine.compiled import kernels
 from densecli.engine.joined import Joined
-from densecli.engine.threads import over_threads, slices
+from densecli.engine.threads import over_threads
 from densecli.masks import Runs
 
 # CONTRACT, vocabulary: a part lies with at least this share of its area inside a bigger mask.
 PART_FRACTION = 0.9
 # Parts are alike when their areas lie within this factor of their median.
 SIMILAR_AREA = 4.0
-# Masks whose parents a thread looks for in one call: some hundred microseconds each, where masks overlap much.
-_MASKS_TOGETHER = 16
+# Masks for which a thread is worth its while: some hundred microseconds each, where masks overlap much.
+_LEAST_MASKS = 4
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,13 @@ def _compiled_parents(
     loops.column_starts(joined.column, joined.first, starts, first_start)
     found = np.empty(len(masks), dtype=np.int64)
 
-    def work(part: slice) -> None:
-        loops.parents(areas, boxes, *joined, starts, first_start, PART_FRACTION, part.start, part.stop, found)
+    # Every so-many-th mask is one thread's: the smaller a mask, the more there are that might hold it.
+    step = max(1, min(torch.get_num_threads(), len(masks) // _LEAST_MASKS))
 
-    over_threads(work, slices(len(masks), _MASKS_TOGETHER))
+    def work(begin: int) -> None:
+        loops.parents(areas, boxes, *joined, starts, first_start, PART_FRACTION, begin, step, found)
+
+    over_threads(work, range(step))
     return [None if i < 0 else i for i in found.tolist()]
 
 
@@ -91,7 +95,7 @@ def common_pixels(a: Placed, b: Placed, *, compiled: bool = True) -> int:
     if loops is not None:
         one, other = a.runs, b.runs
         return loops.common_pixels(
-            one.column, one.top, one.bottom, a.x - b.x, a.y - b.y, b.column_starts, other.top, other.bottom
+            one.column, one.top, one.bottom, a.x - b.x, a.y - b.y, b.column_starts, other.top, other.bottom, one.area
         )
     width = max(a.x + a.runs.size[1], b.x + b.runs.size[1])
     height = max(a.y + a.runs.size[0], b.y + b.runs.size[0])

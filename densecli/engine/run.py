@@ -36,8 +36,8 @@ class Run:
         assert self.batch is not None
         return self.batch.tile
 
-    def timed(self, stage: str, device: torch.device) -> AbstractContextManager[None]:
-        return self.clock.timed(stage, device)
+    def timed(self, stage: str, device: torch.device, *, wait: bool = True) -> AbstractContextManager[None]:
+        return self.clock.timed(stage, device, wait=wait)
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,20 @@ q, r, x, p = torch.randn(b, h * tp, c) / 3, torch.randn(b, h * tp, d) / 3, torch
 v, weight, bias = torch.randn(b, h * tp, c), torch.randn(c), torch.randn(c)
 pe, biases = torch.randn(n, c) / 3, torch.randn(b, h * tp)
 expected = (q @ x.transpose(1, 2) + r @ p).softmax(-1) @ x
-assert torch.allclose(decoder_kernels.attend(q, r, x, p), expected, atol=1e-5)
+both, first = torch.tensor(2), torch.tensor(1)
+assert torch.allclose(decoder_kernels.attend(q, r, x, p, both), expected, atol=1e-5)
+assert torch.allclose(decoder_kernels.attend(q, r, x, p, first)[:1], expected[:1], atol=1e-5)
 for image in (x, x[0].contiguous()):
     scores = q @ (image + pe).transpose(-1, -2) + biases[..., None]
     weights = F.pad(scores.view(b, tp, h, n)[:, :t].softmax(1), (0, 0, 0, 0, 0, tp - t)).reshape(b, h * tp, n)
     expected = F.layer_norm(weights.transpose(1, 2) @ v + image, (c,), weight, bias, 1e-5)
-    found = decoder_kernels.update(q, biases, v, image, pe, (weight, bias, 1e-5), h, t)
+    given = q, biases, v, image, pe, (weight, bias, 1e-5), h, t
+    if image is x:
+        x1 = x.clone()
+        found = decoder_kernels.update(*given[:3], x1, *given[4:], first)
+        assert torch.allclose(found[:1], expected[:1], atol=1e-5)
+        assert torch.equal(found[1], x[1]), "the second prompt's are not touched"
+    found = decoder_kernels.update(*given, both)
     assert torch.allclose(found, expected, atol=1e-5)
     assert (found.data_ptr() == image.data_ptr()) == (image is x), "in its own place"
 
@@ -46,7 +54,7 @@ for storage, error in ((torch.float32, 1e-5), (torch.float16, 2e-3)):
         decoder = DeviceDecoder(network, True, storage, fused=fused)
         assert (decoder.kernels is not None) == fused
         shared = decoder.shared(features)
-        tile = decoder.transform(decoder.tokens(points), shared)
+        tile = decoder.transform(decoder.tokens(points), both, shared)
         logits = decoder.upscale(tile.image, tile.rows, torch.tensor([1, 0, 1, 0]), torch.tensor(3), shared)
         found.append((tile.predicted_iou, tile.image, logits[:3]))
     for plain, fused in zip(*found, strict=True):
@@ -75,9 +83,9 @@ for most in (99 << 10, 227 << 10):
     cut = k.tiles_for(most)
     for shape, tokens in ((official, 8), (starter, 7)):
         sizes = {"D": shape["C"] // 2, "HT": 64}
-        jobs.append((most, k._attend, [half] * 5 + ["i32"], {**shape, **sizes}, cut.attend))
+        jobs.append((most, k._attend, [half] * 4 + ["*i64", half, "i32"], {**shape, **sizes}, cut.attend))
         sizes = dict(H=8, T=tokens, TP=8, TILES=k._UPDATES)
-        jobs.append((most, k._update, [half] * 8 + ["fp32", "i32", "i32"], {**shape, **sizes}, cut.update))
+        jobs.append((most, k._update, [half] * 7 + ["*i64", half, "fp32", "i32", "i32"], {**shape, **sizes}, cut.update))
         kinds = [half, half, "*i64", "*i64"] + [half] * 7 + ["fp32", "i32", "i32"]
         jobs.append((most, k._upscale, kinds, {**shape, "M": 3, "STEP": k._STEP}, cut.upscale))
 for most, kernel, kinds, sizes, tile in jobs:
@@ -125,8 +133,8 @@ def test_on_a_gpu(name: str) -> None:
     chosen = torch.tensor([3, 0, 23, 7]).cuda()
     exact = DeviceDecoder(network, True, torch.float32)
     shared = exact.shared(features)
-    tile = exact.transform(exact.tokens(points), shared)
-    count = torch.tensor(len(chosen) - 1).cuda()
+    count, every = torch.tensor(len(chosen) - 1).cuda(), torch.tensor(len(points)).cuda()
+    tile = exact.transform(exact.tokens(points), every, shared)
     expected = tile.predicted_iou, tile.image, exact.upscale(tile.image, tile.rows, chosen, count, shared)[:-1]
     # Of the kernels also as they are cut for smaller devices.
     for cut in (None, 99 << 10, 227 << 10):
@@ -135,7 +143,7 @@ def test_on_a_gpu(name: str) -> None:
         if decoder.kernels is not None:
             decoder.tiles = decoder.kernels.tiles_for(cut)
         shared = decoder.shared(features)
-        tile = decoder.transform(decoder.tokens(points), shared)
+        tile = decoder.transform(decoder.tokens(points), every, shared)
         found = tile.predicted_iou, tile.image, decoder.upscale(tile.image, tile.rows, chosen, count, shared)[:-1]
         for a, b in zip(found, expected, strict=True):
             assert (a.float() - b).norm() < 5e-3 * b.norm()

@@ -129,9 +129,9 @@ class Observed(Steps):
 
     noted: list[str]
 
-    def transform(self, tokens: torch.Tensor, slot: int) -> Transformed:
+    def transform(self, tokens: torch.Tensor, count: torch.Tensor, slot: int) -> Transformed:
         self.noted.append("transform")
-        return super().transform(tokens, slot)
+        return super().transform(tokens, count, slot)
 
 
 @torch.inference_mode()
@@ -209,7 +209,7 @@ def test_steps_agree_with_the_decoder(starter, photographed, storage: torch.dtyp
     )
     decoder = DeviceDecoder(starter, multimask, storage)
     shared = decoder.shared(features)
-    tile = decoder.transform(decoder.tokens(some), shared)
+    tile = decoder.transform(decoder.tokens(some), torch.tensor(len(some)), shared)
     every = torch.arange(len(some))
     logits = decoder.upscale(tile.image, tile.rows, every, torch.tensor(len(some)), shared).float().flatten(0, 1)
     assert tile.image.dtype == storage and tile.predicted_iou.dtype == torch.float32

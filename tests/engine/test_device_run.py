@@ -42,6 +42,13 @@ def generated(
     return generator.generate(pixels)
 
 
+def assert_alike(expected: Generated, actual: Generated) -> None:
+    """Nearly the same masks: a candidate near a threshold may differ."""
+    theirs, ours = ([m.segmentation for m in generated.masks] for generated in (expected, actual))
+    assert abs(len(ours) - len(theirs)) <= max(2, len(theirs) // 10)
+    assert np.median(coco.iou(ours, theirs, [0] * len(theirs)).max(1)) > 0.99
+
+
 def assert_same(expected: Generated, actual: Generated) -> None:
     assert len(actual.masks) == len(expected.masks)
     for a, b in zip(actual.masks, expected.masks, strict=True):
@@ -173,7 +180,7 @@ def test_sizes_follow_the_memory() -> None:
         return memory.choose_loop_size("auto", budget, shape, points, **options)
 
     assert size(1 << 40) == memory.LoopSize(128, 32)
-    assert size(1 << 40, captured=True) == memory.LoopSize(64, 16)
+    assert size(1 << 40, captured=True) == memory.LoopSize(128, 16)
     assert size(1 << 40, points=100) == memory.LoopSize(100, 25)
     assert size(1 << 40, points=100, captured=True) == size(1 << 40, captured=True)
     assert size(1 << 40, starter).prompts > 1000
@@ -373,7 +380,8 @@ def test_what_nobody_wished_for_is_captured_on_a_gpu_at_the_second_photo(starter
             captured.append(sum(key[0] in ("encoder", "steps") for key in kept.made))
             assert runs[-1].masks and runs[-1].warnings == []
         assert captured == graphs
-        assert_same(runs[0], runs[1])
+        # The encoder's libraries may choose other kernels under a capture, which round otherwise in half precision.
+        assert_alike(runs[0], runs[1])
         assert_same(runs[1], runs[2])
 
 
@@ -404,16 +412,11 @@ def test_a_capture_that_fails_on_a_gpu_costs_nothing(starter_on_gpu, photos, mon
 @needs_gpu
 @pytest.mark.parametrize("acceleration", CAPTURED[:4], ids=["plain", "graphs", "fused", "fused graphs"])
 def test_half_precision_on_a_gpu(first_starter, starter_on_gpu, photos, acceleration: Acceleration) -> None:
-    """Nearly the masks of float32: a candidate near a threshold may differ."""
     for photo in photos.values():
-        expected = generated(first_starter, photo, {}, loop=False).masks
         options = {"loop": True, "dtype": torch.bfloat16, "acceleration": acceleration}
         found = generated(starter_on_gpu, photo, {}, **options)
         assert found.warnings == []
-        actual = found.masks
-        assert abs(len(actual) - len(expected)) <= max(2, len(expected) // 10)
-        overlaps = coco.iou([m.segmentation for m in actual], [m.segmentation for m in expected], [0] * len(expected))
-        assert np.median(overlaps.max(1)) > 0.99
+        assert_alike(generated(first_starter, photo, {}, loop=False), found)
 
 
 def test_compile_means_nothing_where_the_loop_is_not_used(starter) -> None:
