@@ -26,8 +26,9 @@ gives: half of the points keep an output by predicted IoU, and then one of two f
 
 Where a real photo matters (accuracy, post-processing) it is the starter with its own weights.
 
-The reference runs under autocast, at the best of 64, 128 and 256 points a batch. Times are medians (spread) after a
-warm-up, with nothing under way before and after; memory is torch.cuda.max_memory_allocated, the network included.
+The reference runs under autocast, at the best of 64, 128 and 256 points a batch (found with the fewer points). Times
+are medians (spread) after a warm-up, with nothing under way before and after; memory is
+torch.cuda.max_memory_allocated, the network included.
 """
 
 from __future__ import annotations

@@ -157,16 +157,15 @@ def meta_parameters(parameters: GeneratorParameters) -> dict[str, Any]:
     return {k: v for k, v in parameters.model_dump().items() if k not in own}
 
 
-def best_reference(bench: Bench, network, parameters: GeneratorParameters, pixels: np.ndarray) -> tuple[int, Any]:
-    """The reference at its best points_per_batch."""
+def best_batch(bench: Bench, network, parameters: GeneratorParameters, pixels: np.ndarray) -> int:
+    """The reference's best points_per_batch."""
     tried = {}
     for points in (16,) if bench.dry else (64, 128, 256):
         generator = reference_generator(network, points_per_batch=points, **meta_parameters(parameters))
         with bench.autocast():
             try:
-                tried[points] = statistics.median(bench.timed(partial(generator.generate, pixels), 1)[0]), generator
+                tried[points] = statistics.median(bench.timed(partial(generator.generate, pixels), 1)[0])
             except torch.OutOfMemoryError:
                 print(f"reference with {points} points a batch: out of memory", flush=True)
-    print("reference by points_per_batch: " + ", ".join(f"{n}: {t:.3f} s" for n, (t, _) in tried.items()), flush=True)
-    best = min(tried, key=lambda n: tried[n][0])
-    return best, tried[best][1]
+    print("reference by points_per_batch: " + ", ".join(f"{n}: {t:.3f} s" for n, t in tried.items()), flush=True)
+    return min(tried, key=lambda n: tried[n])

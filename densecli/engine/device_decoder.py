@@ -227,7 +227,7 @@ class DeviceDecoder:
             position = self.positional_keys[index]
             pooled = self.kernels.attend(queries, q, image, position, count, self.tiles.attend)  # B × T·H × C
         else:
-            scores = (q @ self.positional_keys[index]).baddbmm_(queries, image.transpose(1, 2))  # B × T·H × N
+            scores = _plus_product(q @ self.positional_keys[index], queries, image.transpose(1, 2))  # B × T·H × N
             pooled = torch.bmm(scores.softmax(-1), image)
         out = (pooled @ self.value_weights[index]).view(b, -1, self.heads, self.heads, d) * self.own_head
         out = out.sum(2)[:, :tokens].reshape(b, tokens, -1).float()
@@ -261,11 +261,12 @@ class DeviceDecoder:
         if index == 0:
             scores = k @ shared.queries
         else:
-            scores = k @ self.positional_queries[index - 1]
-            scores.baddbmm_(k @ self.query_weights[index], image.transpose(1, 2))
+            absorbed = k @ self.query_weights[index]
+            scores = _plus_product(k @ self.positional_queries[index - 1], absorbed, image.transpose(1, 2))
         weights = scores.view(b, t, self.heads, -1).softmax(1).view(b, t * self.heads, -1)
-        updated = torch.bmm(weights.transpose(1, 2), v)
-        updated += image
+        weights = weights.transpose(1, 2)
+        # Nobody else needs the tokens of a layer before; the first layer's are everybody's.
+        updated = _plus_product(image, weights, v) if index else torch.bmm(weights, v).add_(image)
         weight, bias, eps = self.norms[index]
         return F.layer_norm(updated, updated.shape[-1:], weight, bias, eps)
 
@@ -295,9 +296,15 @@ class DeviceDecoder:
         x = x @ self.weight2
         x += shared.added2
         x = self.act2(x).view(b, 16 * n, -1)
-        logits = rows @ x.transpose(1, 2)  # B × M × (h, w, 2, 2, 2, 2)
+        # Not by @, for which torch.compile copies the pixels.
+        logits = torch.bmm(rows, x.transpose(1, 2))  # B × M × (h, w, 2, 2, 2, 2)
         logits = logits.view(b, -1, self.height, self.width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
         return logits.reshape(b, -1, 4 * self.height, 4 * self.width)
+
+
+def _plus_product(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """x + a @ b of batches of matrices; x is lost. torch.compile takes the sum into what comes next, if it may."""
+    return x + torch.bmm(a, b) if torch.compiler.is_compiling() else x.baddbmm_(a, b)
 
 
 def _as_matrix(layer: Any) -> tuple[torch.Tensor, torch.Tensor]:

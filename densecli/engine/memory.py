@@ -17,12 +17,12 @@ _MOST_POINTS_PER_BATCH = {"cuda": 256, "mps": 64, "cpu": 64}
 # the starter (benchmarks/NOTES.md has the measurements; half as much costs 5 to 10 %, more brings little).
 _CPU_SHARE_BYTES = 32 << 20
 
-# Image tokens of a tile of the loop on a GPU, and of the survivors that are upscaled together: 128 and 32 (captured: 16)
-# prompts of an official shape in half precision, 512 and 128 of the starter. By count (an H200 has run these, no others): plain
-# PyTorch takes about 1 ms to launch a tile's 120 kernels; a GPU of 3 TB/s takes 2 ms to move the 6 GB that they read
-# and write. Smaller tiles would make it wait for the launches, larger ones only hold more memory. The fused kernels
-# keep image tokens once where plain PyTorch has them four times, and are done sooner: four times as many prompts
-# (4,096 points of the large shape on an H200: 150 ms with 256 prompts a tile, 113 with 512).
+# Image tokens of a tile of the loop on a GPU, and of the survivors that are upscaled together: 128 and 32 (captured:
+# 16) prompts of an official shape in half precision, 512 and 128 of the starter. By count: plain PyTorch takes about
+# 1 ms to launch a tile's 120 kernels; a GPU of 3 TB/s takes 2 ms to move the 6 GB that they read and write. Smaller
+# tiles would make it wait for the launches, larger ones only hold more memory. The fused kernels keep image tokens once
+# where plain PyTorch has them four times, and are done sooner: four times as many prompts (4,096 points of the large
+# shape on an H200: 150 ms with 256 prompts a tile, 113 with 512).
 _LOOP_TILE_BYTES = 256 << 20
 _FUSED_TILE_BYTES = 1 << 30
 _SURVIVORS_OF_TILE = 4

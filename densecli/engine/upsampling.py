@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -30,6 +30,8 @@ from densecli.masks import Runs
 # Elements that exist at one time in temporaries: they should stay near the cache, and bound the memory.
 _CHUNK_ELEMENTS = 1 << 21
 _STRIP_PIXELS = 1 << 20
+# Tables that are kept: of the sides of a few sizes of photos and their crops, some kilobytes each.
+_AXES = 64
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class Axis:
     step: float
 
     @staticmethod
+    @lru_cache(maxsize=_AXES)
     def of(n_low: int, n_out: int, device: torch.device) -> Axis:
+        """Kept from one photo to the next: to a GPU these are four copies, each of which is waited for."""
         # float32 as in PyTorch's own kernel (area_pixel_compute_source_index), so that weights round alike.
         step = np.float32(n_low) / np.float32(n_out)
         source = step * (np.arange(n_out, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
@@ -92,8 +96,9 @@ class Upsampling:
         """First pixels and weights of rows, then of columns, for the compiled loops where there are any."""
         if not self.compiled or kernels() is None:
             return None
-        axes = self.rows, self.columns
-        return tuple(t.cpu().numpy() for axis in axes for t in (axis.start, axis.weight))
+        host = torch.device("cpu")
+        axes = (Axis.of(low, out, host) for low, out in zip(self.low_size, self.size, strict=True))
+        return tuple(t.numpy() for axis in axes for t in (axis.start, axis.weight))
 
     @classmethod
     def of_axes(cls, rows: Axis, columns: Axis) -> Upsampling:

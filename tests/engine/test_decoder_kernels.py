@@ -85,7 +85,8 @@ for most in (99 << 10, 227 << 10):
         sizes = {"D": shape["C"] // 2, "HT": 64}
         jobs.append((most, k._attend, [half] * 4 + ["*i64", half, "i32"], {**shape, **sizes}, cut.attend))
         sizes = dict(H=8, T=tokens, TP=8, TILES=k._UPDATES)
-        jobs.append((most, k._update, [half] * 7 + ["*i64", half, "fp32", "i32", "i32"], {**shape, **sizes}, cut.update))
+        kinds = [half] * 7 + ["*i64", half, "fp32", "i32", "i32"]
+        jobs.append((most, k._update, kinds, {**shape, **sizes}, cut.update))
         kinds = [half, half, "*i64", "*i64"] + [half] * 7 + ["fp32", "i32", "i32"]
         jobs.append((most, k._upscale, kinds, {**shape, "M": 3, "STEP": k._STEP}, cut.upscale))
 for most, kernel, kinds, sizes, tile in jobs:
