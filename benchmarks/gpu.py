@@ -11,7 +11,8 @@ If time is short: `whole` says most, then accuracy, decoder, postprocess, memory
 
 On a fresh machine: a CUDA build of PyTorch, `SAM2_BUILD_CUDA=0 pip install --no-build-isolation sam2`, `pip install
 -e .`, scikit-image. Then, before any figure, `pytest tests/engine -k gpu`: it takes a minute and says whether they mean
-anything. With OUT set, rows also go to $OUT/gpu.json and the profile to $OUT/gpu_profile.txt.
+anything. With OUT set, rows also go to $OUT/gpu.json (memory's, in a process of its own, to $OUT/gpu_memory.json)
+and the profile to $OUT/gpu_profile.txt.
 
 Weights are random (the official config, signals kept at their size), so masks mean nothing, but they are smoothed until
 a mask has as many runs as a real one (`official` in common.py). Thresholds are chosen from what the float32 network
@@ -34,6 +35,8 @@ torch.cuda.max_memory_allocated, the network included.
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Callable
 
 import torch
@@ -67,12 +70,19 @@ def main() -> None:
     ways = {"plain": PLAIN, "compiled": Acceleration("eager")} if dry else {name: WAYS[name] for name in arguments.ways}
     device = torch.device("cpu" if dry else "cuda")
     bench = Bench(device, dry, 1 if dry else arguments.runs, list(ways.items()))
+    alone = arguments.rows == ["memory"]
+
+    def in_a_process_of_its_own() -> None:
+        # Here there is still what torch.compile and the reference made for other rows.
+        ways = [name for name, _ in bench.ways]
+        subprocess.run([sys.executable, __file__, "memory", "--ways", *ways], check=True)
+
     jobs: dict[str, Callable[[], None]] = {
         "whole": lambda: whole(bench),
         "accuracy": lambda: accuracy(bench),
         "decoder": lambda: decoder(bench),
         "postprocess": lambda: postprocess(bench),
-        "memory": lambda: peak_memory(bench),
+        "memory": (lambda: peak_memory(bench)) if dry or alone else in_a_process_of_its_own,
     }
     if arguments.profile:
         profile(bench)
@@ -83,7 +93,7 @@ def main() -> None:
             bench.say(name, failed=f"{type(error).__name__}: {error}")
             if dry:
                 raise
-        # What one row had captured would count as the next one's memory.
+        # What one row had captured would count as the next one's.
         Kept.by(bench.network).drop()
         memory.release_cached(bench.device)
     name = "CPU, a dry run" if dry else torch.cuda.get_device_name()

@@ -75,7 +75,8 @@ class Bench:
         self.rows.setdefault(title, []).append(values)
         print(f"[{title}] " + ", ".join(f"{k}: {v}" for k, v in values.items()), flush=True)
         if folder := os.environ.get("OUT"):
-            Path(folder, "gpu.json").write_text(json.dumps(self.rows, indent=1, default=str))
+            name = "gpu_memory.json" if title == "memory" else "gpu.json"
+            Path(folder, name).write_text(json.dumps(self.rows, indent=1, default=str))
 
     def timed(self, function: Callable[[], object], runs: int | None = None) -> tuple[list[float], float]:
         """Seconds of each run after a warm-up, and peak memory in GB (on the CPU: what was added)."""

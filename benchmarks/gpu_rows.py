@@ -73,7 +73,6 @@ def _whole_by_us(
     first = time.perf_counter() - begin
     fast, peak = bench.timed(partial(generator.generate, pixels), 1 if bench.dry else max(bench.runs, 9))
     last = generator.generate(pixels)
-    left = last.funnel
     return fast, {
         "ms": show(fast, 1e3, 1),
         "peak_gb": f"{peak:.2f}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import sys
@@ -260,7 +261,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_cached(device: torch.device) -> None:
-    """Give cached blocks back, so that a smaller batch finds room."""
+    """Give cached blocks back, so that a smaller batch finds room; also those that only reference cycles still hold.
+
+    Such cycles come from tracebacks that compilers keep: in them is the frame of whoever called, with all its tensors.
+    """
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

@@ -36,7 +36,10 @@ def worth_capturing(generator: MaskGenerator, key: Hashable, needed: int) -> boo
     if key not in kept.seen:
         kept.seen.add(key)
         return False
-    return memory.budget_bytes(generator.device, generator.limits.max_memory_gb) > needed + _ELSE_BYTES
+    room = memory.budget_bytes(generator.device, generator.limits.max_memory_gb) > needed + _ELSE_BYTES
+    if room:
+        memory.release_cached(generator.device)  # a graph's memory comes on top of what nobody needs any more
+    return room
 
 
 def give_up(generator: MaskGenerator) -> None:

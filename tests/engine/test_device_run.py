@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from functools import partial
 from types import SimpleNamespace
 
@@ -260,6 +262,21 @@ def test_fused_kernels_where_the_device_can_hold_them(
     assert device_run.acceleration_of(False, starter, cuda, half) == Acceleration(fused=fused)
     narrow = model.build_network(CHECKOUT / "training" / "from_scratch.yaml")
     assert device_run.acceleration_of(False, narrow, cuda, half) == Acceleration(), "192 wide"
+
+
+def test_memory_that_only_a_reference_cycle_holds_is_given_back() -> None:
+    """Tracebacks hold frames, and frames hold a tile's tensors, until Python happens to look."""
+    loop: list = [torch.zeros(4)]
+    loop.append(loop)
+    held = weakref.ref(loop[0])
+    gc.disable()
+    try:
+        del loop
+        assert held() is not None
+        memory.release_cached(torch.device("cpu"))
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_what_nobody_wished_for_is_worth_it_the_second_time_and_with_memory(monkeypatch) -> None:
