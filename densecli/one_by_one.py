@@ -23,7 +23,7 @@ from densecli.sinks.datasets import Datasets
 from densecli.sinks.one_image import outputs_of, put_in_place, write_outputs
 from densecli.sinks.summary import to_json
 from densecli.sources import local_path, output_names, read_image
-from densecli.wording import shown_input
+from densecli.wording import FIRST_RUN, shown_input
 
 if TYPE_CHECKING:
     from densecli.segmenter import Segmenter
@@ -117,7 +117,7 @@ def _segment_all(job: Job, place: Place, console: Console, segmenter_options: di
         for notice in segmenter.notices:
             console.notice(notice)
         if console.shows_progress and segmenter.compiles_first:
-            console.status("first run here: compiling for this processor, once; that can take half a minute")
+            console.status(FIRST_RUN)
     failures: list[errors.DensecliError] = []
     for given, outputs in plan:
         shown = shown_input(given)

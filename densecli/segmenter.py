@@ -90,7 +90,7 @@ class Segmenter:
     @property
     def compiles_first(self) -> bool:
         """Whether the first image waits for loops to be compiled, which are kept on disk from then on."""
-        return self.model.device.type == "cpu" and compiled.will_compile()
+        return compiled.will_compile(self.model.device.type)
 
     def __call__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+FIRST_RUN = "first run here: compiling for this machine, once; that can take half a minute"
+
 
 def shown_name(name: str) -> str:
     """`name` on one line and printable, whatever bytes the file system allowed in it."""

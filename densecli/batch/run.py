@@ -26,7 +26,7 @@ from densecli.files import check_writable
 from densecli.remote.store import StoreError
 from densecli.sinks.one_image import outputs_of
 from densecli.sources import collecting
-from densecli.wording import shown_input
+from densecli.wording import FIRST_RUN, shown_input
 
 if TYPE_CHECKING:
     from densecli.sources.collecting import Collection, Item, Problem
@@ -59,6 +59,8 @@ def run_batch(job: BatchJob, console: Console) -> Outcome:
         description = workers[0].start(job.worker_options, None)
         for notice in description.notices:
             console.notice(notice)
+        if console.shows_progress and description.compiles_first:
+            console.notice(FIRST_RUN)
         # Up to here nothing is lost by an interruption. (And Ray sets handlers of its own.)
         if job.output_url is None:
             destination = stack.enter_context(destination_of(job, console))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,6 +35,8 @@ class Description:
     preset: str
     parameters: dict[str, Any]
     notices: tuple[str, ...] = ()
+    compiles_first: bool = field(default=False, compare=False)
+    """As of the Segmenter: of that worker's, at that time."""
     threads: int = 0
     """CPU threads of the arithmetic. Sums depend on it in their last bits, so all workers get the same."""
 
@@ -50,6 +52,7 @@ class Description:
             preset=segmenter.resolved.name,
             parameters=segmenter.resolved.parameters(),
             notices=tuple(segmenter.notices),
+            compiles_first=segmenter.compiles_first,
             threads=torch.get_num_threads(),
         )
 

@@ -2,7 +2,7 @@
 
 Opt-in, because compiling takes up to minutes for the first photo of a process; it pays where many follow. What is
 compiled has shapes that depend on the network and on the loop's sizes, never on a photo, so nothing compiles again.
-Where the fused kernels serve, capturing them is all: seconds. Graphs were run on an H200; inductor on no GPU yet.
+Where the fused kernels serve, capturing them is all: seconds. Both were run on an H100.
 """
 
 from __future__ import annotations

@@ -48,16 +48,17 @@ def factor_kernels() -> ModuleType | None:
     return factor_kernels
 
 
-def will_compile() -> bool:
-    """Whether a first run on the CPU is ahead: nothing that numba compiled for this processor and version is kept.
+def will_compile(device: str) -> bool:
+    """Whether a first run is ahead: nothing that numba compiled for this processor and version is kept.
 
-    False where that cannot be known, or where there is nothing to compile.
+    device: cpu, or cuda, which needs fewer loops, and Triton's kernels, of which the same is taken to be true. False
+    where that cannot be known, or where there is nothing to compile.
     """
-    loops = factor_kernels()
+    loops, name = (factor_kernels(), "first_weights") if device == "cpu" else (kernels(), "parents")
     if loops is None:
         return False
     try:
         # numba's own index, which is empty for other versions of the source and says so in no public way.
-        return not loops.first_weights._cache._cache_file._load_index()
+        return not getattr(loops, name)._cache._cache_file._load_index()
     except Exception:  # of another numba
         return False

@@ -14,7 +14,7 @@ step's shape depends on a value, and no operator of the loop makes the device or
 runs the loop on fake CUDA tensors, and under a check that knows every operator that would).
 
 Filters and NMS follow on the device; only the winners' low-resolution logits come to the host, where their runs are
-found (`outlines.py`). Run and measured on an H200.
+found (`outlines.py`). Run and measured on an H100 and an H200.
 """
 
 from __future__ import annotations

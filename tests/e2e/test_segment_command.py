@@ -495,14 +495,15 @@ def test_bar_on_a_terminal(bad: Path, run_densecli: Command) -> None:
 
 
 @pytest.mark.slow
-def test_a_first_run_says_why_it_takes_so_long(bad: Path, run_densecli: Command, tmp_path: Path) -> None:
-    """On a terminal, until the first batch of points is done; not where the loops were compiled before."""
+@pytest.mark.parametrize("command", ["segment", "batch"])
+def test_a_first_run_says_why_it_takes_so_long(command: str, bad: Path, run_densecli: Command, tmp_path: Path) -> None:
+    """On a terminal, and not where the loops were compiled before."""
     pty = pytest.importorskip("pty")
     said = []
     for _ in range(2):
         master, slave = pty.openpty()
         process = subprocess.Popen(
-            run_densecli.argv("segment", "good.png", "-o", "first", "--overwrite", "-s", "points_per_side=4"),
+            run_densecli.argv(command, "good.png", "-o", "first", "--overwrite", "-s", "points_per_side=4"),
             cwd=bad,
             env={**run_densecli.environment, "TERM": "xterm", "COLUMNS": "100", "NUMBA_CACHE_DIR": str(tmp_path)},
             stdin=subprocess.DEVNULL,
@@ -513,7 +514,7 @@ def test_a_first_run_says_why_it_takes_so_long(bad: Path, run_densecli: Command,
         screen = screen_of(master)
         process.communicate(timeout=60)
         assert process.returncode == 0, screen
-        said.append(b"first run here: compiling for this processor, once" in screen)
+        said.append(b"first run here: compiling for this machine, once" in screen)
     assert said == [True, False]
 
 

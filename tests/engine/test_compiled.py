@@ -1,0 +1,25 @@
+"""Whether a first run, which compiles, is ahead: for the CPU and for a GPU, which need different loops."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.engine.test_scoring import run_python
+
+_CODE = """
+import numpy as np
+from densecli.engine.compiled import will_compile
+from densecli.engine.parts import Placed, parents
+from densecli.masks import Runs
+
+ahead = [will_compile("cpu"), will_compile("cuda")]
+parents([Placed(0, 0, Runs.of(np.ones((3, 3), bool)))])
+print(ahead, [will_compile("cpu"), will_compile("cuda")])
+"""
+
+
+@pytest.mark.slow
+def test_a_first_run_is_ahead_until_it_was(tmp_path) -> None:
+    assert run_python(_CODE, NUMBA_CACHE_DIR=str(tmp_path)).split() == ["[True,", "True]", "[True,", "False]"]
+    assert run_python(_CODE, NUMBA_CACHE_DIR=str(tmp_path)).split() == ["[True,", "False]", "[True,", "False]"]
+    assert run_python(_CODE, NUMBA_DISABLE_JIT="1").split() == ["[False,", "False]", "[False,", "False]"]
