@@ -11,14 +11,17 @@ from densecli.contact_sheet import contact_sheet, shades
 from densecli.engine.proposals import same_candidates
 from densecli.presets import load_preset
 from densecli.segmenter import _loaded
+from tests.conftest import FIRST_STARTER
 from tests.same_masks import assert_same_masks
 
 GRID = ["points_per_side=8", "min_mask_region_area=20"]
+# The small starter, which is done three times as soon, and thresholds at which it finds something.
+FINDS = ["pred_iou_thresh=0.45", "stability_score_thresh=0.65"]
 LOOSE = ["pred_iou_thresh=0.3", "stability_score_thresh=0.5", "box_nms_thresh=0.9"]
 
 
 def segmenter(*overrides: str, preset: str = "dense") -> Segmenter:
-    return Segmenter(preset, "starter", "cpu", overrides=overrides)
+    return Segmenter(preset, str(FIRST_STARTER[0]), "cpu", overrides=[*FINDS, *overrides])
 
 
 @pytest.fixture(scope="module")

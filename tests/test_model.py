@@ -274,7 +274,8 @@ def test_precisions() -> None:
         model.resolve_precision("fp8", CPU)
 
 
-@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_gives_nearly_the_same_masks(precision: str) -> None:
     import skimage.data
 

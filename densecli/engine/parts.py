@@ -93,10 +93,8 @@ def common_pixels(a: Placed, b: Placed, *, compiled: bool = True) -> int:
     """Pixels that two masks share."""
     loops = kernels() if compiled else None
     if loops is not None:
-        one, other = a.runs, b.runs
-        return loops.common_pixels(
-            one.column, one.top, one.bottom, a.x - b.x, a.y - b.y, b.column_starts, other.top, other.bottom, one.area
-        )
+        one, other = (a.runs.column, a.runs.top, a.runs.bottom), (b.runs.top, b.runs.bottom)
+        return loops.common_pixels(*one, a.x - b.x, a.y - b.y, b.column_starts, *other, float(a.runs.area))
     width = max(a.x + a.runs.size[1], b.x + b.runs.size[1])
     height = max(a.y + a.runs.size[0], b.y + b.runs.size[0])
     both = coco.merge([m.runs.rle(m.x, m.y, (height, width)) for m in (a, b)], intersect=True)

@@ -26,7 +26,7 @@ def test_input_equals_the_reference(size: tuple[int, int], strip: int, monkeypat
     assert actual.shape == expected.shape and torch.allclose(actual, expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("which", ["starter", "starter_that_ships"])
+@pytest.mark.parametrize("which", ["starter", pytest.param("starter_that_ships", marks=pytest.mark.slow)])
 def test_features_equal_the_reference(which: str, photos, request) -> None:
     starter = request.getfixturevalue(which)
     predictor = SAM2ImagePredictor(starter)
@@ -40,7 +40,7 @@ def test_features_equal_the_reference(which: str, photos, request) -> None:
         assert torch.allclose(mine, theirs, atol=1e-5)
 
 
-@pytest.mark.parametrize("which", ["starter", "starter_that_ships"])
+@pytest.mark.parametrize("which", ["starter", pytest.param("starter_that_ships", marks=pytest.mark.slow)])
 @torch.inference_mode()
 def test_products_kept_in_half_precision_change_nothing(which: str, photos, request) -> None:
     """Autocast would round their weights the same way, for every photo. Norms stay as they are."""
