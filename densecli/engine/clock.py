@@ -64,7 +64,8 @@ class Clock:
         """Give stages that were not waited for what they took beyond their blocks: the sum of it."""
         total = 0.0
         for one in self._ahead:
-            self.seconds[one.stage] += one.late()
-            total += one.late()
+            late = one.late()
+            self.seconds[one.stage] += late
+            total += late
         self._ahead.clear()
         return total

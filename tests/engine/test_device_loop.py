@@ -12,7 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from densecli.engine import grid
+from densecli.engine import device_loop, grid
 from densecli.engine.candidates import Candidates
 from densecli.engine.decoder import PromptDecoder
 from densecli.engine.device_decoder import DeviceDecoder, Transformed
@@ -147,6 +147,41 @@ def test_real_numbers_under_the_check(starter, photographed) -> None:
     assert loop.tiles == 5
     assert check.noted == ["transform", *["transform", "read"] * 4, "read"]
     assert 0 < scores.keep.sum() < scores.keep.numel() and (scores.boxes[scores.keep] > 0).any()
+
+
+class Counting(Steps):
+    """Steps that count how many prompts they are given to upscale."""
+
+    upscaled = 0
+
+    def upscale(self, tile: Transformed, chosen: torch.Tensor, count: torch.Tensor, slot: int) -> torch.Tensor:
+        self.upscaled += len(chosen)
+        return super().upscale(tile, chosen, count, slot)
+
+
+@torch.inference_mode()
+def test_plain_steps_upscale_survivors_and_no_others(starter, photographed) -> None:
+    features, prompts, upsampling = photographed
+    steps = Counting(starter, True, torch.float32, SIZE)
+    steps.begin(features)
+    scores = DeviceLoop(steps, prompts, upsampling, PARAMETERS).all_scores(lambda points: None)
+    assert steps.upscaled == scores.keep.any(1).sum() and steps.upscaled % SIZE.survivors
+
+
+@pytest.mark.parametrize("together", [1, 4096], ids=["many groups", "one group"])
+@torch.inference_mode()
+def test_winners_are_the_candidates_again(starter, photographed, monkeypatch, together: int) -> None:
+    """Whether the prompts of all tiles were embedded together, and are at hand, or not."""
+    monkeypatch.setattr(device_loop, "_EMBEDDED_TOGETHER", together)
+    features, prompts, upsampling = photographed
+    steps = Steps(starter, True, torch.float32, SIZE)
+    steps.begin(features)
+    loop = DeviceLoop(steps, prompts, upsampling, PARAMETERS)
+    found, _ = loop.candidates(lambda points: None)
+    some = found[torch.arange(0, len(found), 7)]
+    assert len(some) > 3 and int(some.point.max()) >= SIZE.prompts
+    for (x, y, runs), box in zip(loop.masks(some), some.boxes.tolist(), strict=True):
+        assert [x, y, x + runs.size[1] - 1, y + runs.size[0] - 1] == box
 
 
 def made_fake(network: torch.nn.Module) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +14,15 @@ from densecli.engine.generator import MaskGenerator
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters
 from densecli.engine.parts import Placed, kept, parents
 from densecli.masks import Runs
+
+
+@pytest.fixture(autouse=True, scope="module", params=[1, 3], ids=["one thread", "three threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
 
 BOTH_PATHS = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "pycocotools"])
 
@@ -39,7 +51,7 @@ def test_equal_masks_are_not_each_others_parts(compiled: bool) -> None:
 
 @BOTH_PATHS
 @settings(max_examples=100)
-@given(seed=st.integers(0, 2**20), n=st.integers(0, 12), size=st.tuples(st.integers(1, 30), st.integers(1, 30)))
+@given(seed=st.integers(0, 2**20), n=st.integers(0, 20), size=st.tuples(st.integers(1, 30), st.integers(1, 30)))
 def test_parents_equal_plain_counting(compiled: bool, seed: int, n: int, size: tuple[int, int]) -> None:
     random = np.random.default_rng(seed)
     masks = []
