@@ -494,30 +494,6 @@ def test_bar_on_a_terminal(bad: Path, run_densecli: Command) -> None:
     assert re.search(rb"good\.png: +\d+%\|", screen)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", ["segment", "batch"])
-def test_a_first_run_says_why_it_takes_so_long(command: str, bad: Path, run_densecli: Command, tmp_path: Path) -> None:
-    """On a terminal, and not where the loops were compiled before."""
-    pty = pytest.importorskip("pty")
-    said = []
-    for _ in range(2):
-        master, slave = pty.openpty()
-        process = subprocess.Popen(
-            run_densecli.argv(command, "good.png", "-o", "first", "--overwrite", "-s", "points_per_side=4"),
-            cwd=bad,
-            env={**run_densecli.environment, "TERM": "xterm", "COLUMNS": "100", "NUMBA_CACHE_DIR": str(tmp_path)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=slave,
-        )
-        os.close(slave)
-        screen = screen_of(master)
-        process.communicate(timeout=60)
-        assert process.returncode == 0, screen
-        said.append(b"first run here: compiling for this machine, once" in screen)
-    assert said == [True, False]
-
-
 def test_interruption_leaves_whole_files_and_whole_json(bad: Path, run_densecli: Command) -> None:
     out = bad / "interrupted"
     inputs = ["good.png"]
