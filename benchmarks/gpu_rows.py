@@ -257,12 +257,13 @@ def postprocess(bench: Bench) -> None:
 def peak_memory(bench: Bench) -> None:
     """Row 4: peak memory over the size of the image; the reference with one batch of 64, where it fits."""
     network = bench.network
-    parameters = half_surviving(bench, network, photo(0.05), bench.sides[0])
+    points = {side: half_surviving(bench, network, photo(0.05), side) for side in bench.sides}
     sizes = bench.megapixels(2, 12, 50, 100)
     theirs = {}
     for megapixels in sizes:
         theirs[megapixels] = "does not fit"
         if bench.dry or 192 * 4 * megapixels * 1e6 * 2.5 < memory.free_bytes(bench.device):
+            parameters = points[bench.sides[0]]
             reference = reference_generator(network, 1 if bench.dry else 16, **meta_parameters(parameters))
             try:
                 with bench.autocast():
@@ -271,14 +272,16 @@ def peak_memory(bench: Bench) -> None:
             except torch.OutOfMemoryError:
                 memory.release_cached(bench.device)
     with stored_in_half(bench, network):
-        for megapixels in sizes:
-            Kept.by(network).drop()
-            memory.release_cached(bench.device)
-            generator = ours(network, parameters, bench.half, bench.ways[-1][1])
-            # Three, so that all that is captured has been.
-            seconds, peak = bench.timed(partial(generator.generate, photo(megapixels)), 1 if bench.dry else 3)
-            row = {"megapixels": megapixels, "reference_gb": theirs[megapixels], "ours": bench.ways[-1][0]}
-            bench.say("memory", **row, ours_gb=f"{peak:.2f}", ours_s=show(seconds, 1, 3))
+        for side, parameters in points.items():
+            for megapixels in sizes:
+                Kept.by(network).drop()
+                memory.release_cached(bench.device)
+                generator = ours(network, parameters, bench.half, bench.ways[-1][1])
+                # Three, so that all that is captured has been.
+                seconds, peak = bench.timed(partial(generator.generate, photo(megapixels)), 1 if bench.dry else 3)
+                row = {"points": side * side, "megapixels": megapixels, "reference_gb": theirs[megapixels]}
+                took = show(seconds, 1, 3)
+                bench.say("memory", **row, ours=bench.ways[-1][0], ours_gb=f"{peak:.2f}", ours_s=took)
 
 
 def profile(bench: Bench) -> None:
