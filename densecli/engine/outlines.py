@@ -29,6 +29,54 @@ def _longer(array, n):
 
 
 @_compiled
+def _stacks(picture, threshold, begins, ends):
+    """How many pieces of cells that hold something each column of cells has, w int64.
+
+    begins, ends: w × h int32, where each piece's first row and the row after its last go. A cell has four logits at its
+    corners. Solid cells are one piece with those below; a piece that is not solid is one cell, and has its end negative.
+
+    Row by row, as logits lie in memory, and eight cells at a time where nothing changes from row to row: column by
+    column, the rows of a picture whose width is a power of two would share a few lines of the cache.
+    """
+    h, w = picture.shape
+    wide = 8 * (w // 8 + 1)  # at least one column more than there are
+    above, corners = np.zeros((2, wide), np.uint8), np.zeros((2, wide), np.uint8)
+    corners_by_word = corners.view(np.uint64)
+    cells = np.zeros(w, np.int64)
+    for j in range(w):
+        above[0, j] = picture[0, j] > threshold
+    above[0, w] = above[0, w - 1]
+    for i in range(h):
+        # Of these rows, the one above the other in turns.
+        now, below = above[i % 2], above[(i + 1) % 2]
+        if i + 1 < h:
+            logits = picture[i + 1]
+            for j in range(w):
+                below[j] = logits[j] > threshold
+            below[w] = below[w - 1]
+        else:
+            below[:] = now
+        count, before = corners[i % 2], corners[(i + 1) % 2]
+        for j in range(w):
+            count[j] = now[j] + now[j + 1] + below[j] + below[j + 1]
+        words, words_before = corners_by_word[i % 2], corners_by_word[(i + 1) % 2]
+        for word in range(len(words)):
+            if words[word] == words_before[word] and words[word] & np.uint64(0x0303030303030303) == 0:
+                continue  # all four corners or none, as in the row before
+            for j in range(8 * word, min(8 * word + 8, w)):
+                if before[j] == 4 and count[j] != 4:
+                    ends[j, cells[j] - 1] = i
+                if count[j] == 0 or (count[j] == 4 and before[j] == 4):
+                    continue
+                begins[j, cells[j]], ends[j, cells[j]] = i, -(i + 1)
+                cells[j] += 1
+    for j in range(w):
+        if corners[(h - 1) % 2, j] == 4:
+            ends[j, cells[j] - 1] = h
+    return cells
+
+
+@_compiled
 def runs_of_logits(picture, threshold, row_start, row_weight, x_start, x_weights):
     """Columns, tops and bottoms (n int64 each, by column, then top) of the pixels above `threshold`, in pixels.
 
@@ -37,39 +85,31 @@ def runs_of_logits(picture, threshold, row_start, row_weight, x_start, x_weights
     count whole, in others every pixel is interpolated along x, then along y.
     """
     h, w = picture.shape
+    begins, ends = np.empty((w, h), np.int32), np.empty((w, h), np.int32)
+    return _runs(picture, threshold, row_start, row_weight, x_start, x_weights, begins, ends)
+
+
+@_compiled
+def _runs(picture, threshold, row_start, row_weight, x_start, x_weights, begins, ends):
+    """As `runs_of_logits`, with room for `_stacks`."""
+    h, w = picture.shape
     one = np.float32(1.0)
     column, top, bottom = np.empty(512, np.int64), np.empty(512, np.int64), np.empty(512, np.int64)
     n = 0
-    # Rows of logits above the threshold, from and to, of each column: along rows, as they lie in memory.
-    highest, lowest = np.full(w, h, np.int64), np.full(w, -1, np.int64)
-    for i in range(h):
-        for j in range(w):
-            if picture[i, j] > threshold:
-                highest[j] = min(highest[j], i)
-                lowest[j] = i
-    # The cells of one column of cells that hold something; neighbours that are solid count as one.
+    cells = _stacks(picture, threshold, begins, ends)
+    # The pieces of one column of cells, in pixels.
     row, first, last = np.empty(h, np.int64), np.empty(h, np.int64), np.empty(h, np.int64)
     solid = np.empty(h, np.bool_)
     for j in range(w):
-        if x_start[j] == x_start[j + 1]:
+        if cells[j] == 0 or x_start[j] == x_start[j + 1]:
             continue
         beside = min(j + 1, w - 1)
         m = 0
-        # A cell takes part from the row above its first logit on.
-        for i in range(max(min(highest[j], highest[beside]) - 1, 0), max(lowest[j], lowest[beside]) + 1):
-            if row_start[i] == row_start[i + 1]:
-                continue
-            below = min(i + 1, h - 1)
-            upper0, upper1 = picture[i, j], picture[i, beside]
-            lower0, lower1 = picture[below, j], picture[below, beside]
-            if not max(max(upper0, upper1), max(lower0, lower1)) > threshold:
-                continue
-            full = min(min(upper0, upper1), min(lower0, lower1)) > threshold
-            if full and m and solid[m - 1] and last[m - 1] == row_start[i]:
-                last[m - 1] = row_start[i + 1]
-                continue
-            row[m], first[m], last[m], solid[m] = i, row_start[i], row_start[i + 1], full
-            m += 1
+        for k in range(cells[j]):
+            i, end = begins[j, k], abs(ends[j, k])
+            if row_start[i] != row_start[end]:
+                row[m], first[m], last[m], solid[m] = i, row_start[i], row_start[end], ends[j, k] > 0
+                m += 1
         if m == 0:
             continue
         for x in range(x_start[j], x_start[j + 1]):
@@ -146,12 +186,13 @@ def boxed_runs_of_logits(pictures, threshold, row_start, row_weight, x_start, x_
     Columns, tops and bottoms (int64) one picture after the other; n + 1 int64, each one's first run, ending with the
     number of all; boxes (n × 4 int64: x, y, width, height), zeros where there is no pixel.
     """
-    n = len(pictures)
+    n, h, w = pictures.shape
+    begins, ends = np.empty((w, h), np.int32), np.empty((w, h), np.int32)
     column, top, bottom = np.empty(256 * n, np.int64), np.empty(256 * n, np.int64), np.empty(256 * n, np.int64)
     first, boxes = np.zeros(n + 1, np.int64), np.zeros((n, 4), np.int64)
     size = 0
     for k in range(n):
-        columns, tops, bottoms = runs_of_logits(pictures[k], threshold, row_start, row_weight, x_start, x_weights)
+        columns, tops, bottoms = _runs(pictures[k], threshold, row_start, row_weight, x_start, x_weights, begins, ends)
         m = len(columns)
         while size + m > len(column):
             column, top, bottom = _longer(column, size), _longer(top, size), _longer(bottom, size)
