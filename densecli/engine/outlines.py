@@ -33,7 +33,7 @@ def _stacks(picture, threshold, begins, ends):
     """How many pieces of cells that hold something each column of cells has, w int64.
 
     begins, ends: w × h int32, where each piece's first row and the row after its last go. A cell has four logits at its
-    corners. Solid cells are one piece with those below; a piece that is not solid is one cell, and has its end negative.
+    corners. Solid cells are one piece with those below; a piece that is not solid is one cell, with its end negative.
 
     Row by row, as logits lie in memory, and eight cells at a time where nothing changes from row to row: column by
     column, the rows of a picture whose width is a power of two would share a few lines of the cache.
