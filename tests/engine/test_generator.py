@@ -14,6 +14,7 @@ import torch
 from densecli.engine import memory
 from densecli.engine.generator import MaskGenerator
 from densecli.engine.parameters import GeneratorParameters, Limits
+from tests.conftest import FIRST_STARTER
 
 SMALL = {"points_per_side": 6, "pred_iou_thresh": 0.3, "stability_score_thresh": 0.5}
 
@@ -118,20 +119,25 @@ def test_what_running_out_of_memory_looks_like(words: str) -> None:
 
 _RUN_WITH_LITTLE_MEMORY = """
 import resource, sys, torch, numpy as np
-from pathlib import Path
 torch.set_num_threads(1)
-from densecli import checkpoints, model
+from pathlib import Path
+from densecli import model
 from densecli.engine.generator import MaskGenerator
 from densecli.engine.parameters import GeneratorParameters, Limits
-weights, config = checkpoints.starter_files()
-network = model.load(model.Choice("starter", weights, config), torch.device("cpu"), "fp32").network
+network = model.load(model.Choice("first", Path(sys.argv[2]), Path(sys.argv[3])), torch.device("cpu"), "fp32").network
 pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
-run = lambda n: MaskGenerator(network, GeneratorParameters(points_per_side=24, pred_iou_thresh=0.0,
+
+class Encoded(MaskGenerator):
+    '''Short of memory from here on: what the encoder takes depends on what the allocator has left over.'''
+    def prompted(self, *arguments):
+        made = super().prompted(*arguments)
+        now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + int(sys.argv[1]), resource.RLIM_INFINITY))
+        return made
+
+run = lambda kind, n: kind(network, GeneratorParameters(points_per_side=24, pred_iou_thresh=0.0,
     stability_score_thresh=0.5), limits=Limits(points_per_batch=n)).generate(pixels)
-alone = run(16)
-now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (now + int(sys.argv[1]), resource.RLIM_INFINITY))
-limited = run(576)
+alone, limited = run(MaskGenerator, 16), run(Encoded, 576)
 same = [(m.area, m.bbox) for m in alone.masks] == [(m.area, m.bbox) for m in limited.masks]
 print(same, len(limited.masks), limited.warnings)
 """
@@ -141,8 +147,9 @@ print(same, len(limited.masks), limited.warnings)
 def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
     """A real allocation failure in a process that may not take more address space."""
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+    arguments = [str(12 << 20), *map(str, FIRST_STARTER)]
     run = subprocess.run(
-        [sys.executable, "-c", _RUN_WITH_LITTLE_MEMORY, str(40 << 20)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", _RUN_WITH_LITTLE_MEMORY, *arguments], capture_output=True, text=True, timeout=120
     )
     assert run.returncode == 0, run.stderr
     same, masks, warnings = run.stdout.split(maxsplit=2)

@@ -1,0 +1,136 @@
+"""Checkpoints, what was left of downloads and runs, folders and disks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from densecli.checkpoints import load_registry
+from densecli.doctor import commands, weights
+from densecli.doctor.report import Check
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint folder of our own, a registry with one small checkpoint `mine`, and an empty working folder."""
+    content = b"weights" * 100
+    entry = {"file": "mine.pt", "size": 700, "sha256": hashlib.sha256(content).hexdigest(), "config": "mine.yaml"}
+    (tmp_path / "registry.yaml").write_text(yaml.safe_dump({"checkpoints": {"mine": entry}}))
+    (tmp_path / "work").mkdir()
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "mine.pt").write_bytes(content)
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("DENSECLI_REGISTRY", str(tmp_path / "registry.yaml"))
+    monkeypatch.setenv("DENSECLI_CHECKPOINTS", str(folder))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return folder
+
+
+def rows_of_weights(*, deep: bool = False) -> dict[str, Check]:
+    return {row.name: row for row in weights.check_weights(deep=deep)}
+
+
+def test_a_good_checkpoint(home: Path) -> None:
+    rows = rows_of_weights()
+    assert f"mine in {home} (right size); not here: tiny" in rows["checkpoints"].seen
+    assert {name: row.status for name, row in rows.items()} == dict.fromkeys(
+        ["starter", "checkpoints", "leftovers", "disk space", "checkpoint folder"], "ok"
+    )
+    assert f"mine in {home} (verified)" in rows_of_weights(deep=True)["checkpoints"].seen
+
+
+def test_no_checkpoint(home: Path) -> None:
+    (home / "mine.pt").unlink()
+    row = rows_of_weights()["checkpoints"]
+    assert (row.status, row.fix) == ("warning", commands.densecli("download-checkpoints", "large"))
+    assert sys.executable in commands.densecli("doctor")
+
+
+def test_a_truncated_checkpoint(home: Path) -> None:
+    (home / "mine.pt").write_bytes(b"weig")
+    row = rows_of_weights()["checkpoint mine"]
+    assert (row.status, row.fix) == ("warning", commands.densecli("download-checkpoints", "mine"))
+    assert "has 4 bytes instead of 700" in row.seen
+
+
+def test_a_checkpoint_with_wrong_content_is_found_by_deep_only(home: Path) -> None:
+    (home / "mine.pt").write_bytes(bytes(700))
+    assert "checkpoint mine" not in rows_of_weights()
+    row = rows_of_weights(deep=True)["checkpoint mine"]
+    assert (row.status, row.fix) == ("problem", commands.densecli("download-checkpoints", "mine"))
+
+
+def test_an_unfinished_download(home: Path) -> None:
+    (home / "mine.pt").rename(home / "mine.pt.part")
+    row = rows_of_weights()["leftovers"]
+    assert (row.status, row.fix) == ("warning", commands.densecli("download-checkpoints", "mine"))
+    assert str(home / "mine.pt.part") in row.seen
+
+
+def test_temporary_files_of_a_killed_run(home: Path) -> None:
+    file = Path(".densecli-tmp-abc.png").absolute()
+    file.touch()
+    assert rows_of_weights()["leftovers"].status == "ok"  # may belong to a run that is going on
+    os.utime(file, (time.time() - 3600,) * 2)
+    row = rows_of_weights()["leftovers"]
+    assert row.status == "warning" and str(file) in row.seen
+    subprocess.run(row.fix or "", shell=True, check=True)
+    assert not file.exists()
+
+
+def test_a_broken_registry(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(os.environ["DENSECLI_REGISTRY"]).write_text("checkpoints: [")
+    (row,) = weights.check_weights(deep=False)
+    assert (row.status, row.fix) == ("problem", "unset DENSECLI_REGISTRY") and "registry.yaml" in row.seen
+
+
+def test_a_file_where_the_cache_folder_should_be(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENSECLI_CHECKPOINTS", str(home / "mine.pt" / "folder"))
+    row = weights.check_folder()
+    assert row.status == "warning" and str(home / "mine.pt") in row.seen
+    assert (row.fix or "").startswith("export DENSECLI_CHECKPOINTS=")
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Permissions count for root only when it is somebody else."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_cache_folder_that_is_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        monkeypatch.setenv("DENSECLI_CHECKPOINTS", name)
+        with as_nobody():
+            row = weights.check_folder()
+        folder.chmod(0o755)
+    assert row.status == "warning" and f"{folder}: Permission denied" in row.seen
+
+
+def test_a_disk_that_is_too_small(home: Path, tmp_path: Path) -> None:
+    registry = load_registry()
+    assert weights.check_space(registry).status == "ok"
+    huge = {"file": "l.pt", "size": 10**18, "sha256": "0" * 64, "config": "l.yaml"}
+    entry = type(registry.entry("large"))("large", *list(huge.values()), tmp_path)  # type: ignore[call-overload]
+    registry.entries["large"] = entry
+    row = weights.check_space(registry)
+    assert row.status == "warning" and "too little for large" in row.seen
