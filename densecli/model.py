@@ -18,6 +18,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from densecli import checkpoints
+from densecli.device_names import check_precision, parse_device
 from densecli.engine.encoder import cast_products
 from densecli.engine.memory import free_bytes
 from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
@@ -69,20 +70,18 @@ def resolve_device(name: str = "auto") -> torch.device:
 
     Raises UsageError for another word, EnvironmentProblem for a device that is not there.
     """
-    if name == "auto":
+    kind, index = parse_device(name)
+    if kind == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cuda", "mps", "cpu") or (index and not (kind == "cuda" and index.isdecimal())):
-        raise UsageError(f"--device {name}: unknown device; use auto, cuda, cuda:N, mps or cpu")
     if kind == "cuda":
         if not torch.cuda.is_available():
             build = (
                 "this PyTorch is a CPU-only build" if torch.version.cuda is None else "no usable NVIDIA GPU or driver"
             )
             raise EnvironmentProblem(f"--device {name}: CUDA is not available ({build}); use --device cpu")
-        number = int(index) if index else torch.cuda.current_device()
+        number = torch.cuda.current_device() if index is None else index
         if number >= torch.cuda.device_count():
             raise EnvironmentProblem(
                 f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, from cuda:0"
@@ -95,8 +94,7 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 def resolve_precision(name: str, device: torch.device) -> str:
     """fp32, bf16 or fp16 for `auto` or one of them: half precision on CUDA (bf16 where it has it), else fp32."""
-    if name not in (*DTYPES, "auto"):
-        raise UsageError(f"--precision {name}: unknown precision; use auto, fp32, bf16 or fp16")
+    check_precision(name)
     if name != "auto":
         return name
     if device.type == "cuda":

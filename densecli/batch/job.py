@@ -85,11 +85,3 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise UsageError(f"--shard {text}: give I/N with I from 1 to N, such as 1/4")
     return int(match[1]), int(match[2])
-
-
-def parse_devices(text: str) -> tuple[str, ...]:
-    """The devices of a comma list. Raises UsageError where there is none."""
-    devices = tuple(word.strip() for word in text.split(",") if word.strip())
-    if not devices:
-        raise UsageError(f"--device {text}: no device named; use auto, cuda, cuda:N, mps, cpu or a comma list of these")
-    return devices

@@ -72,8 +72,9 @@ def batch(
     it skips what is complete, and does what failed, changed or is new. Ctrl-C finishes what is in work and stops.
     """
     with interruptible():
-        from densecli.batch.job import BatchJob, SegmenterOptions, parse_devices, parse_shard
+        from densecli.batch.job import BatchJob, SegmenterOptions, parse_shard
         from densecli.console import Console
+        from densecli.device_names import parse_devices
         from densecli.presets import load_preset
         from densecli.remote.staging import local_folder, output_url, staging_folder
         from densecli.sinks import WriteOptions, parse_kinds

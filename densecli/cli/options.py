@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from densecli.device_names import check_precision, parse_device
+
 # Optional[...] rather than `| None`: typer evaluates these, and Python 3.10 is supported.
 PresetOption = Annotated[
     str,
@@ -41,10 +43,30 @@ CheckpointDirOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--checkpoint-dir", metavar="DIR", help="Where checkpoints are looked for first."),
 ]
-DeviceOption = Annotated[str, typer.Option("-d", "--device", metavar="NAME", help="auto, cuda, cuda:N, mps or cpu.")]
+
+
+def _known_device(name: str) -> str:
+    parse_device(name)
+    return name
+
+
+def _known_precision(name: str) -> str:
+    check_precision(name)
+    return name
+
+
+DeviceOption = Annotated[
+    str,
+    typer.Option("-d", "--device", metavar="NAME", help="auto, cuda, cuda:N, mps or cpu.", callback=_known_device),
+]
 PrecisionOption = Annotated[
     str,
-    typer.Option("--precision", metavar="NAME", help="auto (half on CUDA, else fp32), fp32, bf16 or fp16."),
+    typer.Option(
+        "--precision",
+        metavar="NAME",
+        help="auto (half on CUDA, else fp32), fp32, bf16 or fp16.",
+        callback=_known_precision,
+    ),
 ]
 OutputDirOption = Annotated[
     str,

@@ -19,7 +19,7 @@ from PIL import Image
 
 from densecli.batch import BatchJob
 from densecli.batch import pipeline as pipeline_module
-from densecli.batch.job import parse_devices, parse_shard
+from densecli.batch.job import parse_shard
 from densecli.batch.rehearsal import rehearse
 from densecli.batch.run import StoppedAtOnce
 from densecli.console import Console
@@ -347,12 +347,9 @@ def test_watch_takes_files_that_come_later(frames: Path, undisturbed: Callable[[
 
 def test_options_are_checked() -> None:
     assert parse_shard("2/4") == (2, 4) and parse_shard(None) is None
-    assert parse_devices("cuda:0, cuda:1") == ("cuda:0", "cuda:1")
     for text in ("0/4", "5/4", "1", "a/b", "1/0", "-1/2"):
         with pytest.raises(UsageError, match="--shard"):
             parse_shard(text)
-    with pytest.raises(UsageError, match="--device"):
-        parse_devices(" , ")
     for changes, said in (
         ({"engine": "slurm"}, "--engine slurm: unknown engine"),
         ({"workers": 0}, "--workers 0"),
