@@ -107,8 +107,12 @@ def tuning(first: tuple[Segmenter, Any]) -> Tuning:
     return Tuning(kept, segmenter.preset, segmenter)
 
 
-@pytest.fixture
-def client(tuning: Tuning, photo_file: Path) -> Client:
+def client_of(tuning: Tuning, photo_file: Path) -> Client:
     failures: list[str] = []
     origin = Origin(str(photo_file), "dense", load_preset("dense"), ["-m", "starter"])
     return Client(application(tuning, origin, TOKEN, lambda text, error: failures.append(text)), failures)
+
+
+@pytest.fixture
+def client(tuning: Tuning, photo_file: Path) -> Client:
+    return client_of(tuning, photo_file)
