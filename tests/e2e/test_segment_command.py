@@ -479,7 +479,7 @@ def test_bar_on_a_terminal(bad: Path, run_densecli: Command) -> None:
     pty = pytest.importorskip("pty")
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        run_densecli.argv("segment", "good.png", "-o", "pty", "-m", "starter", "-s", "points_per_side=24"),
+        run_densecli.argv("segment", "good.png", "-o", "pty", "-m", "starter", "-s", "points_per_side=16"),
         cwd=bad,
         env={**run_densecli.environment, "TERM": "xterm", "COLUMNS": "100"},
         stdin=subprocess.DEVNULL,

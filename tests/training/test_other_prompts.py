@@ -71,7 +71,9 @@ def test_a_mask_prompt_is_the_answer_that_fits_best(prompts: Prompts) -> None:
     assert torch.equal(one.masks[some], ((one.truth[:, None] - 0.5) * 8)[some])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == KINDS[0] else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_a_kind_of_prompt_is_learned(kind: str, prompts: Prompts, store: SceneStore, small_config: Path) -> None:
     torch.manual_seed(0)
     network = build(small_config)
