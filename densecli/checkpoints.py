@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,11 @@ class Registry:
     sources: list[str]
     sources_by_file: dict[Path, list[str]]
 
-    def entry(self, name: str) -> CheckpointEntry:
+    def entry(self, name: str, beside: Sequence[str] = ()) -> CheckpointEntry:
         """The entry called `name`; case, `_` for `-`, file names and short names (`b+`) do not matter.
 
-        Raises UsageError, with the nearest name, if there is none.
+        beside: what else the name could have been, to be told. Raises UsageError, with the nearest name, if there is
+        none.
         """
         spellings = {}
         for known in self.entries.values():
@@ -73,9 +75,10 @@ class Registry:
         wanted = _normalised(name)
         if wanted in spellings:
             return spellings[wanted]
-        near = difflib.get_close_matches(wanted, spellings, n=1)
-        hint = f" Did you mean '{spellings[near[0]].name}'?" if near else ""
-        raise UsageError(f"There is no checkpoint called '{name}'.{hint} Known: {', '.join(self.entries)}.")
+        names = {other: other for other in beside} | {spelling: e.name for spelling, e in spellings.items()}
+        near = difflib.get_close_matches(wanted, names, n=1)
+        hint = f" Did you mean '{names[near[0]]}'?" if near else ""
+        raise UsageError(f"There is no checkpoint called '{name}'.{hint} Known: {', '.join([*beside, *self.entries])}.")
 
     def urls(self, entry: CheckpointEntry, only: list[str] | None = None) -> list[str]:
         """Full URLs to try for `entry`, in order: $DENSECLI_CHECKPOINT_URL, then its registry, then added registries.

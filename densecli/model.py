@@ -122,7 +122,7 @@ def choose(
         return _choose_auto(preferred, device, checkpoint_dir)
     if model == STARTER:
         return Choice(STARTER, *checkpoints.starter_files())
-    entry = checkpoints.load_registry().entry(model)
+    entry = checkpoints.load_registry().entry(model, beside=("auto", STARTER))
     location = checkpoints.locate(entry.name, checkpoint_dir)
     if location.path is None:
         problem = f" ({location.problem})" if location.problem else ""

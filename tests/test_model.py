@@ -165,6 +165,12 @@ def test_wrong_safetensors(tmp_path) -> None:
         model.load(model.choose(str(path), None, CPU, None, config), CPU, "fp32")
 
 
+@pytest.mark.parametrize(("given", "meant"), [("startr", "starter"), ("lareg", "large"), ("auot", "auto")])
+def test_a_misspelt_model(given: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=f"'{given}'. Did you mean '{meant}'. Known: auto, starter, tiny,"):
+        model.choose(given, None, CPU, None, None)
+
+
 def test_unknown_shape_without_config(tmp_path) -> None:
     path = save({"a": torch.zeros(2)}, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match="--config"):
