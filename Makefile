@@ -5,6 +5,8 @@ DEMO := demo-out
 # Tests in as many processes as there are cores, at most 4 (about 1.5 GB each); `make test PARALLEL=` for one.
 PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
 .DEFAULT_GOAL := help
+# Where this is set (container images do), every process would compile all of densecli and of the tests once more.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test test-all lint bench clean
 

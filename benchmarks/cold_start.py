@@ -7,6 +7,7 @@ one point. The reference does the same with build_sam2-like loading (instantiate
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,9 @@ SMALL_RUN = ("-m", "starter", "-d", "cpu", "-s", "points_per_side=4", "-q")
 
 
 def process(*command: str):
-    return lambda: subprocess.run(command, check=True, capture_output=True)
+    # Bytecode is there from the second run on, as it is for a package that pip has installed.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return lambda: subprocess.run(command, check=True, capture_output=True, env=environment)
 
 
 def main() -> None:

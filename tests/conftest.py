@@ -124,7 +124,9 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not re.fullmatch(r"DENSECLI_.*|XDG_.*|NO_COLOR|FORCE_COLOR|PYTHON(IOENCODING|WARNINGS|OPTIMIZE)", name)
+        if not re.fullmatch(
+            r"DENSECLI_.*|XDG_.*|NO_COLOR|FORCE_COLOR|PYTHON(IOENCODING|WARNINGS|OPTIMIZE|DONTWRITEBYTECODE)", name
+        )
     }
     return {
         **kept,

@@ -65,7 +65,7 @@ def test_half_precision_safetensors_load_as_float32(tiny_state, tmp_path) -> Non
     assert {p.dtype for p in network.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("name", ["tiny", "large"])
+@pytest.mark.parametrize("name", ["tiny", pytest.param("large", marks=pytest.mark.slow)])
 def test_weights_that_are_loaded_are_not_initialised_first(name: str, tmp_path) -> None:
     """All that a forward pass uses must come from the file or be computed: nothing may stay uninitialised."""
     torch.manual_seed(7)

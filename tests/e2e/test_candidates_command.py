@@ -169,6 +169,7 @@ def test_compare_of_candidates_runs_no_model_and_is_the_same_sheet(folder: Path,
     assert (folder / "one.png").read_bytes() == (folder / "two.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_own_preset_files_have_their_name_on_the_sheet(folder: Path, run_densecli: Command) -> None:
     (folder / "mine.yaml").write_text("extends: dense\ngenerator: {points_per_side: 8, pred_iou_thresh: 0.5}\n")
     done = run_densecli("compare", "desk.png", "-m", "starter", "--presets", "./mine.yaml", "-o", "m.png", cwd=folder)

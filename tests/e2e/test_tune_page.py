@@ -431,6 +431,7 @@ def test_a_second_tab_has_values_of_its_own(page: Page, kept: Any) -> None:
         page.driver.switch_to.window(first)
 
 
+@pytest.mark.slow
 def test_a_denser_grid_adds_points_and_all_else_goes_on(page: Page, kept: Any) -> None:
     start = page.start()
     assert [option.text for option in page.all("#denser option")][:2] == ["12 × 12", "16 × 16"]
@@ -457,6 +458,7 @@ def test_a_denser_grid_adds_points_and_all_else_goes_on(page: Page, kept: Any) -
     assert page.settled(points_per_side=12) == denser
 
 
+@pytest.mark.slow
 def test_fill_is_worked_out_when_asked_for(page: Page) -> None:
     page.start()
     page.slider("pred_iou_thresh").send_keys(Keys.HOME)
@@ -590,6 +592,7 @@ def test_only_the_latest_of_many_moves_counts(page: Page, kept: Any) -> None:
     assert asked <= 4  # at the start, the first of the moves, and the last
 
 
+@pytest.mark.slow
 def test_a_large_photo_is_shown_smaller(page: Page, photo: np.ndarray) -> None:
     """Each pixel of the picture stands for the one of the photo under its middle, in masks, scores and explanations."""
     import cv2

@@ -51,7 +51,7 @@ def counts(document: dict[str, Any]) -> list[str]:
     return [mask["segmentation"]["counts"] for mask in document["masks"]]
 
 
-@pytest.mark.parametrize("command", ["segment", "batch"])
+@pytest.mark.parametrize("command", ["segment", pytest.param("batch", marks=pytest.mark.slow)])
 def test_fill(folder: Path, run_densecli: Command, command: str) -> None:
     out = f"{command}-out"
     plain = run_densecli(command, "desk.png", *FEW, "-o", f"{out}/plain", "--no-fill", cwd=folder)

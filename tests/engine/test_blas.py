@@ -48,6 +48,7 @@ def test_what_was_there_may_be_anything():
     assert (out == 2).all()
 
 
+@pytest.mark.slow
 def test_compiled_code_from_the_disk_finds_it():
     """In a new process, where BLAS lies at another address."""
     code = "import numpy as np; from densecli.engine.blas import product as p; x = np.full((2, 2), 3, np.float32); "

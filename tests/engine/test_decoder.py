@@ -89,6 +89,12 @@ def test_image_tokens_stay_factors_where_prompts_share_them(network, monkeypatch
     assert sum(written_out) == len(POINTS) and max(written_out) == share
 
 
+# A CPU imitates bfloat16, slowly.
+@pytest.mark.parametrize(
+    "network",
+    [n if n == "tiny" else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
+    indirect=True,
+)
 def test_bfloat16(network) -> None:
     of = features(network)
     expected, expected_iou = reference(network, of, True, None)

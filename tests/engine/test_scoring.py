@@ -65,6 +65,7 @@ def run_python(code: str, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_on_the_cpu_needs_no_kernel() -> None:
     code = """
 import sys, torch
