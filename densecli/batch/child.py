@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from densecli.batch.workers import Description, Unexpected, segmenter_of, without_pixels
@@ -29,12 +30,8 @@ def main() -> None:
         answer: Any
         try:
             if kind == "start":
-                options, device, threads = arguments
-                if device.startswith("cuda:"):
-                    import torch
-
-                    # Some libraries take memory on the current device, whatever device the tensors are on.
-                    torch.cuda.set_device(device)
+                options, device, all_devices, threads = arguments
+                _check(device, all_devices)
                 segmenter = segmenter_of(options, device, threads)
                 answer = Description.of(segmenter)
             else:
@@ -49,6 +46,20 @@ def main() -> None:
             answers.flush()
         except BrokenPipeError:
             return
+
+
+def _check(device: str, all_devices: Sequence[str]) -> None:
+    """Raises EnvironmentProblem where one of the run's devices is not there; makes its own the current one."""
+    import torch
+
+    from densecli.model import resolve_device
+
+    for name in all_devices:
+        resolve_device(name)
+    place = resolve_device(device)
+    if place.type == "cuda":
+        # Some libraries take memory on the current device, whatever device the tensors are on.
+        torch.cuda.set_device(place)
 
 
 def _follow(parent: int) -> None:

@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,14 @@ from densecli.sources import LoadedImage
 
 
 class Process:
-    """A child process with the model on one device."""
+    """A child process with the model on one device.
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    all_devices: those of the run. A process that starts says whether one of them is not there: others may start much
+    later, or never.
+    """
+
+    def __init__(self, device: str, all_devices: Sequence[str] = ()) -> None:
+        self.device, self.all_devices = device, tuple(all_devices)
         self._child: subprocess.Popen[bytes] | None = None
         self._killed = False
 
@@ -45,7 +50,7 @@ class Process:
         )
         if self._killed:
             self._child.kill()
-        description = self._ask("start", options, self.device, threads)
+        description = self._ask("start", options, self.device, self.all_devices, threads)
         assert isinstance(description, Description)
         return description
 

@@ -86,7 +86,7 @@ def _workers(job: BatchJob, console: Console) -> Iterator[Sequence[Worker]]:
             else:
                 from densecli.batch.processes import Process
 
-                workers = [Process(job.devices[number % len(job.devices)]) for number in range(count)]
+                workers = [Process(job.devices[number % len(job.devices)], job.devices) for number in range(count)]
         for worker in workers:
             stack.callback(worker.stop)
         yield workers

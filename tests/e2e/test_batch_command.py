@@ -86,6 +86,16 @@ def test_with_the_starter_that_ships(frames: Path, run_densecli: Command) -> Non
     assert summary["model"]["name"] == "starter"
 
 
+@pytest.mark.parametrize("devices", ["cuda:7,cpu", "cpu,cuda:7"])
+def test_one_of_several_devices_is_not_there(devices: str, frames: Path, run_densecli: Command) -> None:
+    """It is told before anything is made, also where the first one would do all the work."""
+    done = run_densecli("batch", "frames/img0.png", *OPTIONS[:-1], devices, "-o", "nodevice", cwd=frames)
+    assert (done.code, done.stdout) == (4, ""), done.stderr
+    (message,) = done.errors
+    assert message.startswith("--device cuda:7: ") and "unexpected" not in message
+    assert done.lines == [] and not (frames / "nodevice").exists()
+
+
 # --- kill -9 ---------------------------------------------------------------------------------------------------------
 
 
