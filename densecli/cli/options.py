@@ -79,8 +79,8 @@ SaveOption = Annotated[
     typer.Option(
         "--save",
         metavar="KINDS",
-        help="Comma list of overlay,json,labels,labels-wholes,labels-leaves,masks,cutouts,candidates,"
-        "coco,yolo,labelme.",
+        help="Comma list of overlay, json, labels, labels-wholes, labels-leaves, masks, cutouts, candidates, "
+        "coco, yolo, labelme.",
     ),
 ]
 AlphaOption = Annotated[float, typer.Option("--alpha", metavar="0..1", help="Opacity of the overlay.")]
