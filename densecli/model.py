@@ -18,7 +18,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from densecli import checkpoints
-from densecli.device_names import check_precision, parse_device
+from densecli.device_names import PRECISIONS, check_precision, parse_device
 from densecli.engine.encoder import cast_products
 from densecli.engine.memory import free_bytes
 from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
 STARTER = "starter"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = dict(zip(PRECISIONS, (torch.float32, torch.bfloat16, torch.float16), strict=True))
 # Modules that a config may build; a config is data, it must not be able to call anything else.
 _ALLOWED_TARGETS = ("sam2.modeling.", "densecli.", "torch.nn.")
 # What a run needs beside the weights themselves: features, one tile, buffers of the libraries.

@@ -31,7 +31,7 @@ def main() -> None:
         try:
             if kind == "start":
                 options, device, all_devices, threads = arguments
-                _check(device, all_devices)
+                _take(device, all_devices)
                 segmenter = segmenter_of(options, device, threads)
                 answer = Description.of(segmenter)
             else:
@@ -48,15 +48,13 @@ def main() -> None:
             return
 
 
-def _check(device: str, all_devices: Sequence[str]) -> None:
-    """Raises EnvironmentProblem where one of the run's devices is not there; makes its own the current one."""
+def _take(device: str, all_devices: Sequence[str]) -> None:
+    """Make a device the current one. Raises EnvironmentProblem where it, or another one of the run, is not there."""
     import torch
 
     from densecli.model import resolve_device
 
-    for name in all_devices:
-        resolve_device(name)
-    place = resolve_device(device)
+    place, *_ = [resolve_device(name) for name in (device, *all_devices)]
     if place.type == "cuda":
         # Some libraries take memory on the current device, whatever device the tensors are on.
         torch.cuda.set_device(place)

@@ -26,7 +26,7 @@ class Process:
     later, or never.
     """
 
-    def __init__(self, device: str, all_devices: Sequence[str] = ()) -> None:
+    def __init__(self, device: str, all_devices: Sequence[str]) -> None:
         self.device, self.all_devices = device, tuple(all_devices)
         self._child: subprocess.Popen[bytes] | None = None
         self._killed = False

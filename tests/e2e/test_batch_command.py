@@ -261,18 +261,17 @@ from pathlib import Path
 from densecli.batch import run_batch
 from densecli.console import Console
 from tests.batch.conftest import batch_job
-import densecli.batch.run as run_module
 
 def rss():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 seen = []
-real = run_module._Run._say_done
-def say(self, event, entry):
+real = Console.result
+def result(self, *arguments):
     seen.append(rss())
-    real(self, event, entry)
-run_module._Run._say_done = say
+    real(self, *arguments)
+Console.result = result
 job = batch_job(sys.argv[1], out="out", overrides=("points_per_side=2", "min_mask_region_area=40"))
 with Console(quiet=True, json=True, json_lines=True) as console:
     run_batch(job, console)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import skimage.data
@@ -9,6 +12,15 @@ import torch
 
 from densecli import checkpoints, model
 from tests.conftest import FIRST_STARTER
+
+
+@contextmanager
+def torch_threads(n: int) -> Iterator[None]:
+    """torch, and what asks it, uses n threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

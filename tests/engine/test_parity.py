@@ -15,6 +15,7 @@ from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from densecli import checkpoints, model
 from densecli.engine.generator import MaskGenerator
 from densecli.engine.parameters import GeneratorParameters
+from tests.engine.conftest import torch_threads
 
 MIN_MASK_IOU = 0.999
 SCORE_TOLERANCE = 1e-4
@@ -36,10 +37,8 @@ SETTINGS = {
 @pytest.fixture(autouse=True)
 def two_threads():
     """One thread rounds otherwise: with AVX-512 a pixel of a mask of 4,000 tips then, and its stability with it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(2):
+        yield
 
 
 @dataclass(eq=False)

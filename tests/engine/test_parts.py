@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,14 +13,13 @@ from densecli.engine.generator import MaskGenerator
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters
 from densecli.engine.parts import Placed, kept, parents
 from densecli.masks import Runs
+from tests.engine.conftest import torch_threads
 
 
 @pytest.fixture(autouse=True, scope="module", params=[1, 3], ids=["one thread", "three threads"])
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(request.param):
+        yield
 
 
 BOTH_PATHS = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "pycocotools"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sam2.utils.amg import batched_mask_to_box
 
 from densecli.engine.upsampling import Upsampling
+from tests.engine.conftest import torch_threads
 
 CPU = torch.device("cpu")
 
@@ -29,10 +30,8 @@ def smooth_logits(seed: int, m: int, h: int, w: int, smoothness: int) -> torch.T
 
 @pytest.fixture(autouse=True, scope="module", params=[1, 2], ids=["one thread", "two threads"])
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(request.param):
+        yield
 
 
 BOTH_PATHS = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "tensors"])
