@@ -11,7 +11,7 @@ import traceback
 import typer
 
 from densecli import __version__, errors
-from densecli.cli import batch, compare, doctor, download_checkpoints, presets, segment, tune
+from densecli.cli import batch, compare, doctor, download_checkpoints, help_formatter, presets, segment, tune
 
 app = typer.Typer(
     name="densecli",
@@ -117,6 +117,8 @@ def main() -> None:
     # again and again took a quarter of a short run: during imports, and once more as Python ends.
     gc.set_threshold(20_000, 50, 50)
     atexit.register(gc.freeze)
+    if help_formatter.asks_for_help(sys.argv[1:]):
+        help_formatter.import_formatter()
     code = _run()
     # Python notes a Ctrl-C that strikes inside of exec(text), as dataclasses use it during imports, and would end by a
     # signal in spite of our exit code; the next exec(text) forgets it.
