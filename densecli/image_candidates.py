@@ -26,7 +26,7 @@ from densecli.engine.parameters import GeneratorParameters
 from densecli.engine.proposals import Floor, PackedMasks, Proposals
 from densecli.errors import InputError, UsageError
 from densecli.files import complete_file, sha256_of
-from densecli.model import names_file
+from densecli.model_names import names_file
 from densecli.sources import local_path, read_image
 from densecli.wording import reason_of, shown_name
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import threading
 import time
@@ -18,32 +17,23 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from densecli import checkpoints
+from densecli.checkpoints import STARTER
 from densecli.device_names import PRECISIONS, check_precision, parse_device
 from densecli.engine.encoder import cast_products
 from densecli.engine.memory import free_bytes
-from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
+from densecli.errors import CheckpointError, EnvironmentProblem
 from densecli.files import sha256_of
+from densecli.model_names import Choice, config_path, named, names_file
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
-STARTER = "starter"
 DTYPES = dict(zip(PRECISIONS, (torch.float32, torch.bfloat16, torch.float16), strict=True))
 # Modules that a config may build; a config is data, it must not be able to call anything else.
 _ALLOWED_TARGETS = ("sam2.modeling.", "densecli.", "torch.nn.")
 # What a run needs beside the weights themselves: features, one tile, buffers of the libraries.
 WORKING_BYTES = 1_000_000_000
 _ADVICE = "`{}` gets SAM 2.1".format(checkpoints.fetch_command("large"))
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A checkpoint that was chosen: its name, files, and why, in words for the user."""
-
-    name: str
-    weights: Path
-    config: Path
-    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,11 +92,6 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "fp32"
 
 
-def names_file(model: str) -> bool:
-    """Whether `--model` names a file, and not a checkpoint of the registry."""
-    return model.endswith((".pt", ".pth", ".safetensors")) or "/" in model or "\\" in model
-
-
 def choose(
     model: str, preferred: str | None, device: torch.device, checkpoint_dir: Path | None, config: Path | None
 ) -> Choice:
@@ -114,23 +99,14 @@ def choose(
 
     Raises CheckpointError where a named one is missing, UsageError for an unknown name.
     """
-    if names_file(model):
-        return _own_weights(Path(model), config)
-    if config is not None:
-        raise UsageError(f"--config goes with --model FILE (a .pt or .safetensors path), not with --model {model}")
-    if model == "auto":
+    choice = named(model, checkpoint_dir, config)
+    if choice is None and names_file(model):
+        return _with_guessed_config(Path(model))
+    if choice is None:
         return _choose_auto(preferred, device, checkpoint_dir)
-    if model == STARTER:
-        return Choice(STARTER, *checkpoints.starter_files())
-    entry = checkpoints.load_registry().entry(model, beside=("auto", STARTER))
-    location = checkpoints.locate(entry.name, checkpoint_dir)
-    if location.path is None:
-        problem = f" ({location.problem})" if location.problem else ""
-        raise CheckpointError(
-            f"checkpoint {entry.name} is not on disk{problem}; fetch it with: {checkpoints.fetch_command(entry.name)}"
-        )
-    checkpoints.verify(entry, location.path)
-    return Choice(entry.name, location.path, config_path(entry))
+    if not names_file(model) and model != STARTER:
+        checkpoints.verify(checkpoints.load_registry().entry(choice.name), choice.weights)
+    return choice
 
 
 def _choose_auto(preferred: str | None, device: torch.device, checkpoint_dir: Path | None) -> Choice:
@@ -164,39 +140,8 @@ def _choose_auto(preferred: str | None, device: torch.device, checkpoint_dir: Pa
     )
 
 
-def config_path(entry: checkpoints.CheckpointEntry) -> Path:
-    """The YAML of a registry entry: an absolute path, a file beside its registry, or one of the sam2 package."""
-    beside = entry.registry.parent / entry.config
-    if beside.is_file():
-        return beside
-    return _sam2_folder() / entry.config
-
-
-def _sam2_folder() -> Path:
-    spec = importlib.util.find_spec("sam2")
-    if spec is None or not spec.submodule_search_locations:
-        raise EnvironmentProblem(
-            "the package sam2 is not installed; install it after torch: "
-            "SAM2_BUILD_CUDA=0 pip install --no-build-isolation sam2"
-        )
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _own_weights(weights: Path, config: Path | None) -> Choice:
-    if not weights.is_file():
-        raise CheckpointError(f"{weights}: no such weights file; give an existing .pt or .safetensors, or a model name")
-    if config is not None:
-        if not config.is_file():
-            raise UsageError(f"--config {config}: no such file; give the YAML of {weights.name}'s network")
-        return Choice(weights.stem, weights, config)
-    beside = weights.with_suffix(".yaml")
-    if beside.is_file():
-        return Choice(weights.stem, weights, beside)
-    return Choice(weights.stem, weights, _guess_config(weights))
-
-
-def _guess_config(weights: Path) -> Path:
-    """The official config whose trunk has the width and depth of these weights."""
+def _with_guessed_config(weights: Path) -> Choice:
+    """These weights with the official config whose trunk has their width and depth."""
     state = read_weights(weights)
     prefix = "image_encoder.trunk.blocks."
     depth = len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
@@ -209,7 +154,7 @@ def _guess_config(weights: Path) -> Path:
             f"{weights}: not the shape of any SAM 2.1 network (trunk width {width}, {depth} blocks); "
             "name its YAML with --config"
         )
-    return config_path(checkpoints.load_registry().entry(name))
+    return Choice(weights.stem, weights, config_path(checkpoints.load_registry().entry(name)))
 
 
 class _WithoutRandomWeights(TorchFunctionMode):

@@ -14,6 +14,7 @@ from densecli import errors
 from densecli.console import Console
 from densecli.files import check_writable
 from densecli.masks import Segmentation
+from densecli.model_names import check_named
 from densecli.places import Here, Place
 from densecli.remote.place import RemotePlace
 from densecli.remote.store import Store, StoreError
@@ -22,7 +23,7 @@ from densecli.sinks.candidates import is_candidates
 from densecli.sinks.datasets import Datasets
 from densecli.sinks.one_image import outputs_of, put_in_place, write_outputs
 from densecli.sinks.summary import to_json
-from densecli.sources import local_path, output_names, read_image
+from densecli.sources import LoadedImage, local_path, output_names, read_image
 from densecli.wording import FIRST_RUN, shown_input
 
 if TYPE_CHECKING:
@@ -109,40 +110,14 @@ def _segment_all(job: Job, place: Place, console: Console, segmenter_options: di
         place.store.check()
     else:
         check_writable(place.folder)
-    segmenter = None
     if not all(is_candidates(given) for given, _ in plan):
-        from densecli.segmenter import Segmenter
-
-        segmenter = Segmenter(**segmenter_options)
-        for notice in segmenter.notices:
-            console.notice(notice)
-        if console.shows_progress and segmenter.compiles_first:
-            console.status(FIRST_RUN)
-    failures: list[errors.DensecliError] = []
+        check_named(segmenter_options)
+    run = _Run(job, place, console, datasets, segmenter_options)
     for given, outputs in plan:
-        shown = shown_input(given)
-        try:
-            segmentation = _segmented(segmenter, segmenter_options, given, CANDIDATES in outputs, console)
-            write_outputs(segmentation, outputs, job.write_options)
-            _tell(segmentation, given, console)
-            put_in_place(outputs, place, job.kinds)
-            datasets.add(stems[given], given, segmentation)
-        except StoreError:
-            raise  # the other inputs could not be written either
-        except Exception as error:
-            if errors.is_interruption(error):
-                raise KeyboardInterrupt from error
-            failures.append(error if isinstance(error, errors.DensecliError) else errors.DensecliError(str(error)))
-            console.failure(_told(shown, error), error)
-        else:
-            # Outside of `try`: a stdout that cannot be written is no fault of this input, and ends the run.
-            n = len(segmentation.masks)
-            written = ", ".join(place.shown(path) for path in outputs.values())
-            found = f"{shown}: Found {n} mask{'' if n == 1 else 's'}. {written}"
-            console.result(found, to_json(segmentation.summary()) if console.json else "")
-    if len(failures) < inputs:
+        run.do(given, stems[given], outputs)
+    if len(run.failures) < inputs:
         _finish(datasets, place, console)
-    return _exit_code(failures, inputs)
+    return _exit_code(run.failures, inputs)
 
 
 def _finish(datasets: Datasets, place: Place, console: Console) -> None:
@@ -170,33 +145,6 @@ def _check_candidates(job: Job) -> None:
         )
 
 
-def _segmented(
-    segmenter: Segmenter | None, options: Mapping[str, Any], given: str, keep: bool, console: Console
-) -> Segmentation:
-    """Read and segment one input, or choose again from its candidates."""
-    shown = shown_input(given)
-    if is_candidates(given):
-        from densecli.image_candidates import ImageCandidates
-        from densecli.refiltering import choose_again
-
-        begin = time.perf_counter()
-        kept = ImageCandidates.load(local_path(given) or given)
-        kept.check_model(options["model"], shown, "segment the photo again")
-        load_seconds = time.perf_counter() - begin
-        segmentation = choose_again(kept, options["preset"].resolve(kept.model["name"]), load_seconds)
-        console.notice(f"{shown}: chosen again from what {kept.model['name']} proposed; no model ran")
-        return segmentation
-    assert segmenter is not None
-    image = read_image(given)
-    for notice in image.notices:
-        console.notice(f"{shown}: {notice}")
-    segmentation = segmenter(
-        image, lambda done, total: console.progress(shown, done, total, "point"), keep_candidates=keep
-    )
-    console.progress_done()
-    return segmentation
-
-
 def _tell(segmentation: Segmentation, given: str, console: Console) -> None:
     """Say how it went, all but the result itself."""
     shown = shown_input(given)
@@ -208,6 +156,88 @@ def _tell(segmentation: Segmentation, given: str, console: Console) -> None:
     if console.verbose:
         times = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in segmentation.seconds.items())
         console.notice(f"{shown}: {times}; peak memory {segmentation.peak_memory_mb:,} MB")
+
+
+class _Run:
+    """One input after the other, with the model loaded when the first image has been read: slips in paths come before
+    the seconds that PyTorch takes."""
+
+    def __init__(
+        self, job: Job, place: Place, console: Console, datasets: Datasets, segmenter_options: Mapping[str, Any]
+    ) -> None:
+        self.job, self.place, self.console, self.datasets = job, place, console, datasets
+        self.options = segmenter_options
+        self.segmenter: Segmenter | None = None
+        self.failures: list[errors.DensecliError] = []
+
+    def do(self, given: str, stem: str, outputs: dict[str, Path]) -> None:
+        """Segment an input and write its outputs, or say why not. Raises what would meet every other input too."""
+        try:
+            image = None if is_candidates(given) else read_image(given)
+        except Exception as error:
+            return self._failed(given, error)
+        if image is not None and self.segmenter is None:
+            self.segmenter = self._load()
+        try:
+            if image is None:
+                segmentation = self._chosen_again(given)
+            else:
+                segmentation = self._segmented(given, image, CANDIDATES in outputs)
+            write_outputs(segmentation, outputs, self.job.write_options)
+            _tell(segmentation, given, self.console)
+            put_in_place(outputs, self.place, self.job.kinds)
+            self.datasets.add(stem, given, segmentation)
+        except StoreError:
+            raise  # the other inputs could not be written either
+        except Exception as error:
+            return self._failed(given, error)
+        # Outside of `try`: a stdout that cannot be written is no fault of this input, and ends the run.
+        n = len(segmentation.masks)
+        written = ", ".join(self.place.shown(path) for path in outputs.values())
+        found = f"{shown_input(given)}: Found {n} mask{'' if n == 1 else 's'}. {written}"
+        self.console.result(found, to_json(segmentation.summary()) if self.console.json else "")
+
+    def _load(self) -> Segmenter:
+        from densecli.segmenter import Segmenter
+
+        segmenter = Segmenter(**self.options)
+        for notice in segmenter.notices:
+            self.console.notice(notice)
+        if self.console.shows_progress and segmenter.compiles_first:
+            self.console.status(FIRST_RUN)
+        return segmenter
+
+    def _segmented(self, given: str, image: LoadedImage, keep: bool) -> Segmentation:
+        assert self.segmenter is not None
+        shown = shown_input(given)
+        for notice in image.notices:
+            self.console.notice(f"{shown}: {notice}")
+        segmentation = self.segmenter(
+            image, lambda done, total: self.console.progress(shown, done, total, "point"), keep_candidates=keep
+        )
+        self.console.progress_done()
+        return segmentation
+
+    def _chosen_again(self, given: str) -> Segmentation:
+        """Other masks from the candidates of an earlier run."""
+        from densecli.image_candidates import ImageCandidates
+        from densecli.refiltering import choose_again
+
+        shown = shown_input(given)
+        begin = time.perf_counter()
+        kept = ImageCandidates.load(local_path(given) or given)
+        kept.check_model(self.options["model"], shown, "segment the photo again")
+        load_seconds = time.perf_counter() - begin
+        segmentation = choose_again(kept, self.options["preset"].resolve(kept.model["name"]), load_seconds)
+        self.console.notice(f"{shown}: chosen again from what {kept.model['name']} proposed; no model ran")
+        return segmentation
+
+    def _failed(self, given: str, error: Exception) -> None:
+        """Note and say it. Raises KeyboardInterrupt where it was Ctrl-C, inside a library."""
+        if errors.is_interruption(error):
+            raise KeyboardInterrupt from error
+        self.failures.append(error if isinstance(error, errors.DensecliError) else errors.DensecliError(str(error)))
+        self.console.failure(_told(shown_input(given), error), error)
 
 
 def _told(shown: str, error: Exception) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from densecli import errors
 from densecli.console import Console
 from densecli.files import check_writable, complete_file
+from densecli.model_names import check_named
 from densecli.presets import Preset, load_preset
 from densecli.sinks import WriteOptions
 from densecli.sinks.candidates import is_candidates
@@ -59,12 +60,17 @@ def write_sheet(job: SheetJob, console: Console, **segmenter_options: Any) -> in
     WriteOptions(alpha=job.alpha)  # checks it
     presets, path = job.loaded_presets(), job.place()
     check_writable(path.parent)
+    shown = shown_input(job.image)
+    image = None
+    if not is_candidates(job.image):
+        # What a user may have mistyped comes before the seconds that importing torch takes.
+        check_named(segmenter_options)
+        image = read_image(job.image)
     from densecli.comparison import compare, compare_candidates
     from densecli.contact_sheet import contact_sheet
     from densecli.sinks.images import save_png
 
-    shown = shown_input(job.image)
-    if is_candidates(job.image):
+    if image is None:
         from densecli.image_candidates import ImageCandidates
 
         kept = ImageCandidates.load(local_path(job.image) or job.image)
@@ -73,7 +79,6 @@ def write_sheet(job: SheetJob, console: Console, **segmenter_options: Any) -> in
     else:
         from densecli.segmenter import Segmenter
 
-        image = read_image(job.image)
         for notice in image.notices:
             console.notice(f"{shown}: {notice}")
         segmenters = [Segmenter(preset=preset, **segmenter_options) for _, preset in presets]

@@ -23,6 +23,7 @@ from densecli.batch.progress import Progress
 from densecli.batch.workers import Description, InProcess, Worker
 from densecli.console import Console
 from densecli.files import check_writable
+from densecli.model_names import named
 from densecli.remote.store import StoreError
 from densecli.sinks.one_image import outputs_of
 from densecli.sources import collecting
@@ -49,6 +50,8 @@ def run_batch(job: BatchJob, console: Console) -> Outcome:
     Raises UsageError, OutputError, CheckpointError or EnvironmentProblem where nothing (more) can be done, and
     StoppedAtOnce at the second Ctrl-C.
     """
+    # Before seconds go into importing torch, or into starting Ray.
+    named(job.segmenter.model, job.segmenter.checkpoint_dir, job.segmenter.config)
     with contextlib.ExitStack() as stack:
         if job.output_url is None:
             check_writable(job.output_dir)

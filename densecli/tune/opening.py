@@ -14,6 +14,7 @@ from typing import Any
 
 from densecli import errors
 from densecli.console import Console
+from densecli.model_names import check_named, names_file
 from densecli.presets import Preset, is_shipped, load_preset
 from densecli.sinks.candidates import is_candidates
 from densecli.sources import local_path
@@ -97,6 +98,7 @@ def _tuning(image: str, console: Console, preset: Preset, options: dict[str, Any
         from densecli.tune.state import Tuning
 
         return Tuning(kept, preset, None)
+    check_named(options)
     from densecli.sources import read_image
 
     loaded = read_image(image)
@@ -124,7 +126,6 @@ def _tuning(image: str, console: Console, preset: Preset, options: dict[str, Any
 
 
 def _origin(image: str, preset: str, tuning: Any, options: dict[str, Any]) -> Any:
-    from densecli.model import names_file
     from densecli.tune.export import Origin
 
     base = load_preset(preset)

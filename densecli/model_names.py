@@ -1,0 +1,87 @@
+"""Which files `--model` names: known before PyTorch is imported, which takes seconds."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from densecli import checkpoints
+from densecli.checkpoints import STARTER
+from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A checkpoint that was chosen: its name, files, and why, in words for the user."""
+
+    name: str
+    weights: Path
+    config: Path
+    reason: str | None = None
+
+
+def names_file(model: str) -> bool:
+    """Whether `--model` names a file, and not a checkpoint of the registry."""
+    return model.endswith((".pt", ".pth", ".safetensors")) or "/" in model or "\\" in model
+
+
+def named(model: str, checkpoint_dir: Path | None, config: Path | None) -> Choice | None:
+    """The files of a model that is named by `--model`, unread.
+
+    None for `auto`, which depends on the device, and for weights whose config only reading them would tell. Raises
+    CheckpointError where a file is missing, UsageError for an unknown name or a needless config.
+    """
+    if names_file(model):
+        return _own_weights(Path(model), config)
+    if config is not None:
+        raise UsageError(f"--config goes with --model FILE (a .pt or .safetensors path), not with --model {model}")
+    if model == "auto":
+        return None
+    if model == STARTER:
+        return Choice(STARTER, *checkpoints.starter_files())
+    entry = checkpoints.load_registry().entry(model, beside=("auto", STARTER))
+    location = checkpoints.locate(entry.name, checkpoint_dir)
+    if location.path is None:
+        problem = f" ({location.problem})" if location.problem else ""
+        raise CheckpointError(
+            f"checkpoint {entry.name} is not on disk{problem}; fetch it with: {checkpoints.fetch_command(entry.name)}"
+        )
+    return Choice(entry.name, location.path, config_path(entry))
+
+
+def check_named(segmenter_options: Mapping[str, Any]) -> None:
+    """Raises what `named` does for arguments of Segmenter, where they name a model."""
+    options = segmenter_options
+    named(options.get("model", "auto"), options.get("checkpoint_dir"), options.get("config"))
+
+
+def config_path(entry: checkpoints.CheckpointEntry) -> Path:
+    """The YAML of a registry entry: an absolute path, a file beside its registry, or one of the sam2 package."""
+    beside = entry.registry.parent / entry.config
+    if beside.is_file():
+        return beside
+    return _sam2_folder() / entry.config
+
+
+def _own_weights(weights: Path, config: Path | None) -> Choice | None:
+    if not weights.is_file():
+        raise CheckpointError(f"{weights}: no such weights file; give an existing .pt or .safetensors, or a model name")
+    if config is not None:
+        if not config.is_file():
+            raise UsageError(f"--config {config}: no such file; give the YAML of {weights.name}'s network")
+        return Choice(weights.stem, weights, config)
+    beside = weights.with_suffix(".yaml")
+    return Choice(weights.stem, weights, beside) if beside.is_file() else None
+
+
+def _sam2_folder() -> Path:
+    spec = importlib.util.find_spec("sam2")
+    if spec is None or not spec.submodule_search_locations:
+        raise EnvironmentProblem(
+            "the package sam2 is not installed; install it after torch: "
+            "SAM2_BUILD_CUDA=0 pip install --no-build-isolation sam2"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))

@@ -1,0 +1,101 @@
+"""Which files `--model` names, and that one that is missing is told before PyTorch is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from densecli import checkpoints
+from densecli.errors import CheckpointError, UsageError
+from densecli.model_names import check_named, named, names_file
+from tests.conftest import FIRST_STARTER, Command
+
+
+@pytest.mark.parametrize("name", ["large.pt", "a/b", "a\\b", "x.safetensors", "x.pth"])
+def test_files(name: str) -> None:
+    assert names_file(name)
+
+
+@pytest.mark.parametrize("name", ["large", "auto", "starter", "sam2.1_hiera_large", "b+"])
+def test_names(name: str) -> None:
+    assert not names_file(name)
+
+
+def test_the_starter() -> None:
+    choice = named("starter", None, None)
+    assert choice is not None and (choice.weights, choice.config) == checkpoints.starter_files()
+
+
+def test_auto_depends_on_the_device() -> None:
+    assert named("auto", None, None) is None
+
+
+def test_own_weights_with_their_config(tmp_path: Path) -> None:
+    weights, config = FIRST_STARTER
+    choice = named(str(weights), None, None)
+    assert choice is not None and (choice.name, choice.weights, choice.config) == ("first_starter", weights, config)
+    alone = tmp_path / "alone.safetensors"
+    alone.symlink_to(weights)
+    assert named(str(alone), None, None) is None, "its config shows only when it is read"
+    assert named(str(alone), None, config) is not None
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "error", "told"),
+    [
+        ("large", None, CheckpointError, "not on disk; fetch it with: densecli download-checkpoints large"),
+        ("nowhere.pt", None, CheckpointError, r"nowhere\.pt: no such weights file"),
+        ("larg", None, UsageError, "Did you mean 'large'"),
+        ("starter", Path("a.yaml"), UsageError, "--config goes with --model FILE"),
+        (str(FIRST_STARTER[0]), Path("nowhere.yaml"), UsageError, "--config nowhere.yaml: no such file"),
+    ],
+)
+def test_what_is_missing(model: str, config: Path | None, error: type[Exception], told: str) -> None:
+    with pytest.raises(error, match=told):
+        check_named({"model": model, "config": config})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("segment", "photo.png", "-m", "large"), 4, "fetch it with: densecli download-checkpoints large"),
+        (("segment", "photo.png", "-m", "nowhere.pt"), 4, "no such weights file"),
+        (("batch", "photo.png", "-m", "large"), 4, "fetch it with: densecli download-checkpoints large"),
+        (("batch", "photo.png", "-m", "large", "--engine", "ray"), 4, "fetch it with"),
+        (("compare", "photo.png", "-m", "large"), 4, "fetch it with: densecli download-checkpoints large"),
+        (("tune", "photo.png", "-m", "large", "--no-browser"), 4, "fetch it with: densecli download-checkpoints large"),
+        (("segment", "phot.png"), 1, "phot.png: does not exist; did you mean photo.png?"),
+        (("compare", "phot.png"), 1, "phot.png: does not exist; did you mean photo.png?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_slip_is_told_before_pytorch_is_imported(
+    arguments: tuple[str, ...], code: int, told: str, tmp_path: Path, run_densecli: Command
+) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "photo.png")
+    done = run_densecli(*arguments, cwd=tmp_path, python=("-X", "importtime"))
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert done.code == code and "densecli.model_names" in imported
+    assert len(done.errors) == 1 and told in done.errors[0]
+    assert not imported & {"torch", "ray", "sam2"}
+
+
+def test_a_model_that_cannot_be_used_ends_a_run_of_segment(tmp_path: Path, run_densecli: Command) -> None:
+    """It is loaded after the first image that can be read, and is no fault of that image."""
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (32, 32)).save(tmp_path / name)
+    (tmp_path / "broken.safetensors").write_bytes(FIRST_STARTER[0].read_bytes()[:50_000])
+    options = ("-m", "broken.safetensors", "--config", str(FIRST_STARTER[1]))
+    done = run_densecli("segment", "nowhere.png", "a.png", "b.png", *options, cwd=tmp_path)
+    assert done.code == 4
+    assert [line.split(":")[0] for line in done.errors] == ["nowhere.png", "broken.safetensors"]
+
+
+def test_importing_it_imports_no_torch(clean_environment: dict[str, str]) -> None:
+    code = "import sys, densecli.model_names; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=clean_environment, capture_output=True, text=True)
+    assert done.stdout == "False\n"
