@@ -10,7 +10,7 @@ import argparse
 import subprocess
 import sys
 
-from common import PeakMemory, photo, reference_generator, resident, starter, table
+from common import CPU, PeakMemory, photo, reference_generator, resident, starter, table
 
 from densecli.engine import memory
 from densecli.segmenter import Segmenter
@@ -46,9 +46,7 @@ def main() -> None:
         row = [f"{megapixels:g} MP", f"{megapixels * 3:,.0f} MB"]
         for who in ("reference", "ours"):
             # One batch holds 192 float32 pictures of the image's size, and as much again in its filters.
-            if who == "reference" and 192 * 4 * megapixels * 1e6 * 1.6 > memory.free_bytes(
-                __import__("torch").device("cpu")
-            ):
+            if who == "reference" and 192 * 4 * megapixels * 1e6 * 1.6 > memory.free_bytes(CPU):
                 row.append("does not fit")
                 continue
             command = [sys.executable, __file__, "--measure", who, str(megapixels)]

@@ -159,8 +159,10 @@ def _tell(segmentation: Segmentation, given: str, console: Console) -> None:
 
 
 class _Run:
-    """One input after the other, with the model loaded when the first image has been read: slips in paths come before
-    the seconds that PyTorch takes."""
+    """One input after the other.
+
+    The model is loaded when the first image has been read: a slip in a path is told before the seconds that takes.
+    """
 
     def __init__(
         self, job: Job, place: Place, console: Console, datasets: Datasets, segmenter_options: Mapping[str, Any]

@@ -47,6 +47,8 @@ def root(
 
 def _run() -> int:
     try:
+        if help_formatter.asks_for_help(sys.argv[1:]):
+            help_formatter.import_formatter()
         code = app(prog_name="densecli", standalone_mode=False)
         if code == errors.EXIT_ENVIRONMENT and sys.argv[1:2] != ["doctor"]:
             _point_to_doctor()  # every input failed, each with a line of its own, for a reason of the environment
@@ -117,8 +119,6 @@ def main() -> None:
     # again and again took a quarter of a short run: during imports, and once more as Python ends.
     gc.set_threshold(20_000, 50, 50)
     atexit.register(gc.freeze)
-    if help_formatter.asks_for_help(sys.argv[1:]):
-        help_formatter.import_formatter()
     code = _run()
     # Python notes a Ctrl-C that strikes inside of exec(text), as dataclasses use it during imports, and would end by a
     # signal in spite of our exit code; the next exec(text) forgets it.

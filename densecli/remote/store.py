@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from densecli.errors import EnvironmentProblem, OutputError, UsageError, is_interruption
+from densecli.errors import EnvironmentProblem, OutputError, is_interruption
 from densecli.files import TEMPORARY_PREFIX, complete_file
+from densecli.remote.connection import Connection
 from densecli.sources.folders import Facts, remote_facts
-from densecli.sources.urls import missing_package, url_scheme
+from densecli.sources.urls import url_scheme
 from densecli.wording import reason_of, shown_name
 
 T = TypeVar("T")
@@ -46,8 +46,8 @@ class Store:
         """Raises UsageError for a URL that is none, EnvironmentProblem for a package or account that is missing."""
         self.url = url.rstrip("/")
         self.scheme = url_scheme(url) or ""
-        self._filesystem, location = _filesystem(self.url, self.scheme)
-        self._location = location.rstrip("/")
+        self._connection = Connection(self.url, self.scheme)
+        self._location = self._connection.location.rstrip("/")
         self._closed = threading.Event()
         self.gone: StoreError | None = None
         """Why it cannot be used any more."""
@@ -118,6 +118,10 @@ class Store:
         self.put_bytes(b"densecli\n", name)
         self.remove(name)
 
+    @property
+    def _filesystem(self) -> Any:
+        return self._connection.filesystem
+
     def _path(self, name: str) -> str:
         # Bytes of a local name that are no UTF-8 have no place in a URL.
         text = name.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -167,6 +171,8 @@ class Store:
             except Exception as error:  # each file system has its own family of errors
                 if is_interruption(error):
                     raise KeyboardInterrupt from error
+                if not _is_final(error):
+                    self._connection.renew()
                 if wait is None or _is_final(error) or self._closed.wait(wait):
                     raise self._failure(name, error) from error
         raise AssertionError
@@ -204,30 +210,3 @@ def _is_final(error: Exception) -> bool:
         or getattr(error, "errno", None) in _FINAL
         or "redential" in type(error).__name__
     )
-
-
-def _is_of_use(record: logging.LogRecord) -> bool:
-    """Not asyncio's traceback of a task whose error nobody asked for: of parts that a library sent side by side, the
-    first error was raised, and is explained.
-    """
-    return "was never retrieved" not in record.getMessage()
-
-
-def _filesystem(url: str, scheme: str) -> tuple[Any, str]:
-    import fsspec
-
-    logging.getLogger("asyncio").addFilter(_is_of_use)
-    shown = shown_name(url)
-    try:
-        filesystem, location = fsspec.core.url_to_fs(url)
-        return filesystem, str(location)
-    except ImportError as error:
-        raise EnvironmentProblem(f"{shown}: {missing_package('writing', scheme, error)}") from error
-    except ValueError as error:
-        if "rotocol" in str(error):
-            raise UsageError(f"--output-dir {shown}: {scheme}:// is not a known kind of URL; check it") from None
-        raise UsageError(f"--output-dir {shown}: is not a usable URL ({reason_of(error)}); check it") from error
-    except Exception as error:
-        raise EnvironmentProblem(
-            f"{shown}: cannot be reached ({reason_of(error)}); check the URL and your credentials"
-        ) from error

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from densecli.errors import DensecliError, InputError
 from densecli.sources.own_outputs import RUN_FOLDERS, is_manifest_name, is_own_file, is_own_folder
-from densecli.sources.urls import filesystem_of, local_path
+from densecli.sources.urls import filesystem_of, is_folder, local_path, tried_twice
 from densecli.wording import reason_of, shown_name
 
 Facts = tuple[int | None, int | None]
@@ -97,14 +97,16 @@ class LocalFolder:
 class RemoteFolder:
     """A folder of an fsspec file system. Its names come in one piece: fsspec gives no other way."""
 
-    def __init__(self, filesystem: Any, location: str, path: str) -> None:
-        self._filesystem, self._location, self.path = filesystem, location.rstrip("/"), path.rstrip("/")
+    def __init__(self, location: str, path: str) -> None:
+        """location: the path in its file system. path: its URL."""
+        self._location, self.path = location.rstrip("/"), path.rstrip("/")
         self._facts: dict[str, Facts] = {}
 
     def names(self) -> Iterator[tuple[str, bool]]:
+        remote = filesystem_of(self.path)
+        assert remote is not None
         try:
-            self._filesystem.invalidate_cache()
-            found = self._filesystem.ls(self._location, detail=True)
+            found = tried_twice(remote[0], self.path, self._listed)
         except Exception as error:  # each file system has its own family of errors
             if isinstance(error, FileNotFoundError):
                 raise InputError(f"{shown_name(self.path)}: does not exist; check the URL") from None
@@ -119,11 +121,16 @@ class RemoteFolder:
             elif info["name"].rstrip("/") != self._location:  # buckets may hold an empty object for the folder itself
                 self._facts[name] = remote_facts(info)
         del found
-        self._filesystem.invalidate_cache()
         for name in folders:
             yield name, True
         for name in list(self._facts):
             yield name, False
+
+    def _listed(self, filesystem: Any) -> list[dict[str, Any]]:
+        filesystem.invalidate_cache()
+        found: list[dict[str, Any]] = filesystem.ls(self._location, detail=True)
+        filesystem.invalidate_cache()
+        return found
 
     def file(self, name: str) -> str:
         # Of a chain (zip://photos::s3://bucket/b.zip) the first link is the folder.
@@ -134,7 +141,7 @@ class RemoteFolder:
         return self._facts.get(name, (None, None))
 
     def child(self, name: str) -> RemoteFolder:
-        return RemoteFolder(self._filesystem, f"{self._location}/{name}", self.file(name))
+        return RemoteFolder(f"{self._location}/{name}", self.file(name))
 
     def identity(self) -> Hashable:
         return self.path
@@ -158,7 +165,8 @@ def folder_at(path: str) -> Folder | None:
         return LocalFolder(local) if local is not None and os.path.isdir(local) else None
     filesystem, location = remote
     try:
-        return RemoteFolder(filesystem, location, path) if filesystem.isdir(location) else None
+        there = tried_twice(filesystem, path, lambda filesystem: is_folder(filesystem, location))
+        return RemoteFolder(location, path) if there else None
     except DensecliError:
         raise
     except Exception as error:

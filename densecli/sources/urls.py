@@ -9,13 +9,18 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Any, BinaryIO
+from collections.abc import Callable
+from typing import Any, BinaryIO, TypeVar
 
-from densecli.errors import EnvironmentProblem, InputError
+from densecli.errors import EnvironmentProblem, InputError, is_interruption
 from densecli.sources.opening import open_path, slurp
 from densecli.wording import reason_of, shown_name
 
+T = TypeVar("T")
+
 _URL = re.compile(r"(?:[A-Za-z0-9+.\-]+::)*([A-Za-z][A-Za-z0-9+.\-]+)://")
+# What a server says of a path, and would say again.
+_ANSWERS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 _WORKING_URLS = "file://, memory://, http://, https://, s3:// and the other schemes of fsspec"
 
 
@@ -40,14 +45,18 @@ def open_url(name: str, scheme: str, stack: contextlib.ExitStack) -> BinaryIO:
         return open_path(name, _file_url_path(name), stack)
     shown = shown_name(name)
     filesystem, path = _filesystem(name, scheme)
-    try:
+
+    def read(filesystem: Any) -> BinaryIO:
         with filesystem.open(path, "rb") as file:
             return slurp(name, file)
+
+    try:
+        return tried_twice(filesystem, name, read)
     except InputError:
         raise
     except Exception as error:
         with contextlib.suppress(Exception):
-            if filesystem.isdir(path):
+            if is_folder(filesystem, path):
                 raise InputError(f"{shown}: is a folder; give one image") from None
         if isinstance(error, FileNotFoundError):
             raise InputError(f"{shown}: does not exist; check the URL") from None
@@ -65,6 +74,35 @@ def filesystem_of(name: str) -> tuple[Any, str] | None:
     if name == "-" or scheme is None or name.lower().startswith(("http://", "https://", "file://")):
         return None
     return _filesystem(name, scheme)
+
+
+def tried_twice(filesystem: Any, url: str, call: Callable[[Any], T]) -> T:
+    """`call(filesystem)`, and once more with a new one for `url` where the connection may have been dropped.
+
+    Servers of SFTP, FTP and SMB do that, and fsspec would give the same file system for every further input. Buckets
+    have no connection that stays, and their packages try again themselves.
+    """
+    try:
+        return call(filesystem)
+    except (InputError, *_ANSWERS):
+        raise
+    except Exception as error:  # each file system has its own family of errors
+        if filesystem.async_impl or is_interruption(error):
+            raise
+        import fsspec
+
+        type(filesystem).clear_instance_cache()
+        return call(fsspec.core.url_to_fs(url)[0])
+
+
+def is_folder(filesystem: Any, location: str) -> bool:
+    """Whether a folder lies there. Raises what keeps it from being known, but for file systems on an event loop."""
+    if filesystem.async_impl:
+        return bool(filesystem.isdir(location))
+    try:
+        return bool(filesystem.info(location)["type"] == "directory")  # isdir says no where the connection broke
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _filesystem(name: str, scheme: str) -> tuple[Any, str]:

@@ -17,7 +17,7 @@ import numpy as np
 from densecli.errors import DensecliError, InputError
 from densecli.sources.decoding import LoadedImage
 from densecli.sources.opening import open_path
-from densecli.sources.urls import filesystem_of, local_path
+from densecli.sources.urls import filesystem_of, local_path, tried_twice
 from densecli.wording import reason_of, shown_name
 
 DECODERS = ("pyav", "opencv")
@@ -106,7 +106,8 @@ def _source(name: str, stack: ExitStack) -> Any:
     if remote is None:
         return name
     try:
-        return stack.enter_context(remote[0].open(remote[1], "rb"))
+        filesystem, path = remote
+        return stack.enter_context(tried_twice(filesystem, name, lambda filesystem: filesystem.open(path, "rb")))
     except DensecliError:
         raise
     except Exception as error:  # each file system has its own family of errors

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +63,57 @@ class Halving(LocalFileSystem):
         super().put_file(lpath, rpath, **options)
 
 
+class Connected(LocalFileSystem):
+    """One connection each, as for SFTP: of use to the thread that made it, until it breaks (after `lives` calls)."""
+
+    protocol = "connected"
+    made: list[Connected] = []
+    lives = 1_000_000
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.thread = threading.get_ident()
+        self.calls = 0
+        Connected.made.append(self)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.removeprefix("connected://")))
+
+    def _use(self) -> None:
+        # Paramiko's would wait for ever for the answer that another thread has read.
+        assert self.thread == threading.get_ident(), "the connection of another thread"
+        self.calls += 1
+        if self.calls > self.lives:
+            raise OSError("Socket is closed")
+
+    def put_file(self, lpath: str, rpath: str, **options: Any) -> None:
+        self._use()
+        super().put_file(lpath, rpath, **options)
+
+    def pipe_file(self, path: str, value: bytes, **options: Any) -> None:
+        self._use()
+        super().pipe_file(path, value, **options)
+
+    def cat_file(self, path: str, **options: Any) -> Any:
+        self._use()
+        return super().cat_file(path, **options)
+
+    def ls(self, path: str, detail: bool = False, **options: Any) -> Any:
+        self._use()
+        return super().ls(path, detail, **options)
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(store_module, "WAITS", (0.001, 0.002, 0.003))
     monkeypatch.setattr(store_module, "_ATOMIC", store_module._ATOMIC | {"troubled"})
     fsspec.register_implementation("troubled", Troubled, clobber=True)
     fsspec.register_implementation("halving", Halving, clobber=True)
+    fsspec.register_implementation("connected", Connected, clobber=True)
     Troubled.troubles, Troubled.calls = [], 0
+    Connected.made, Connected.lives = [], 1_000_000
+    Connected.clear_instance_cache()
     yield
     Troubled.store.clear()
 
@@ -162,6 +208,32 @@ def test_where_files_grow_under_their_names_they_get_them_last(tmp_path: Path) -
         store.put(file(tmp_path, "half of it"), "a/x.txt")
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["a", "x.txt"]
     assert (tmp_path / "out" / "a" / "x.txt").read_text() == "whole"
+
+
+def test_a_connection_is_used_by_one_thread_only(tmp_path: Path) -> None:
+    store = Store(f"connected://{tmp_path}/out")
+    all_there = threading.Barrier(4)
+
+    def send(name: str) -> None:
+        all_there.wait(60)  # none of the four does the work of two
+        store.put(path, name)
+        assert store.read(name) == b"text"
+
+    path = file(tmp_path, "text")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(send, ["a", "b", "c", "d"]))
+    assert sorted(name for name, _ in store.names()) == ["a", "b", "c", "d"]
+    assert len({one.thread for one in Connected.made}) == len(Connected.made) == 5
+
+
+def test_a_connection_that_broke_is_made_anew(tmp_path: Path) -> None:
+    store = Store(f"connected://{tmp_path}/out")
+    Connected.lives = 3
+    path = file(tmp_path, "text")
+    for name in "abcdef":
+        store.put(path, name)
+        assert store.read(name) == b"text"
+    assert len(Connected.made) == 4
 
 
 def test_urls_that_cannot_be_stores() -> None:
