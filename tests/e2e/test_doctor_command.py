@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.conftest import CHECKOUT, Command, Finished
 
@@ -96,6 +97,7 @@ def test_torch_that_does_not_import(run_densecli: Command, tmp_path: Path) -> No
     quiet = run_densecli("doctor", "-q", cwd=tmp_path, environment=environment)
     assert quiet.code == 4 and not any(line.startswith("ok ") for line in quiet.lines)
     # And the command that it would have stopped says where to go, on its last line.
+    Image.new("RGB", (32, 32)).save(tmp_path / "x.png")
     done = run_densecli("segment", "x.png", cwd=tmp_path, environment=environment)
     assert (done.code, done.stdout) == (4, "")
     (error,) = done.errors
