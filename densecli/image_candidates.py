@@ -28,7 +28,7 @@ from densecli.errors import InputError, UsageError
 from densecli.files import complete_file, sha256_of
 from densecli.model_names import names_file
 from densecli.sources import local_path, read_image
-from densecli.wording import reason_of, shown_name
+from densecli.wording import lacks_password, reason_of, shown_name, without_password
 
 SCHEMA = "densecli/candidates/1"
 _HEADER, _MASKS = "densecli.json", "masks.bin"
@@ -142,8 +142,8 @@ class ImageCandidates:
         help_ = f"put the photo beside it, or {otherwise}"
         if self.photo is None:
             raise InputError(f"{shown}: its picture came from no file, so it cannot be read again; {help_}")
-        places = [self.photo]
-        if self.path is not None and local_path(self.photo) is not None:
+        places = [] if lacks_password(self.photo) else [self.photo]
+        if self.path is not None and (not places or local_path(self.photo) is not None):
             places.append(str(self.path.with_name(os.path.basename(self.photo))))
         changed = False
         for place in places:
@@ -158,10 +158,10 @@ class ImageCandidates:
 
 
 def photo_of(name: str) -> str | None:
-    """Where an image can be found later: absolute path or URL; None for stdin and arrays."""
+    """Where an image can be found later: absolute path, or URL without password; None for stdin and arrays."""
     local = local_path(name)
     if local is None:
-        return None if name == "-" else name
+        return None if name == "-" else without_password(name)
     return os.path.abspath(local) if os.path.exists(local) else None
 
 

@@ -23,6 +23,7 @@ from densecli.presets import Preset, ResolvedPreset, load_preset
 from densecli.refiltering import refiltered
 from densecli.results import result_of
 from densecli.sources import LoadedImage, read_image
+from densecli.wording import without_password
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -117,7 +118,7 @@ class Segmenter:
             loaded.pixels,
             generated.masks,
             generated.funnel,
-            image={"path": loaded.name, "width": width, "height": height, "sha256": loaded.sha256},
+            image={"path": without_password(loaded.name), "width": width, "height": height, "sha256": loaded.sha256},
             model={
                 "name": self.model.name,
                 "sha256": self.model.sha256,

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 FIRST_RUN = "first run here: compiling for this machine, once; that can take half a minute"
 
 
+_PASSWORD = re.compile(r"(?<=://)([^/:@\s]*):[^/@\s]*@")
+
+
+def without_password(name: str) -> str:
+    """A URL with `***` for the password in it (`sftp://me:***@host/a.jpg`), for all that is printed or written."""
+    return _PASSWORD.sub(r"\1:***@", name)
+
+
+def lacks_password(url: str) -> bool:
+    """Whether a URL is one whose password was left out, so that nothing can be read from it."""
+    return any(match[0].endswith(":***@") for match in _PASSWORD.finditer(url))
+
+
 def shown_name(name: str) -> str:
-    """`name` on one line and printable, whatever bytes the file system allowed in it."""
-    return _printable(name) or "''"
+    """`name` on one line, printable whatever bytes the file system allowed in it, and without a password."""
+    return _printable(without_password(name)) or "''"
 
 
 def shown_input(given: str) -> str:

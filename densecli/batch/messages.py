@@ -10,7 +10,7 @@ from densecli.batch.manifest import to_line
 from densecli.batch.pipeline import Done, Failed
 from densecli.batch.workers import Unexpected
 from densecli.console import Console
-from densecli.wording import reason_of, shown_input
+from densecli.wording import reason_of, shown_input, without_password
 
 if TYPE_CHECKING:
     from densecli.batch.outcome import Outcome
@@ -45,7 +45,7 @@ class Messages:
     def complete(self, item: Item, entry: dict[str, Any]) -> None:
         """An earlier run has done it."""
         if self._console.json:
-            self._console.result("", to_line(entry | {"status": "skipped", "input": item.name}))
+            self._console.result("", to_line(entry | {"status": "skipped", "input": without_password(item.name)}))
         elif self._console.verbose:
             self._console.notice(f"{shown_input(item.name)}: complete already")
 

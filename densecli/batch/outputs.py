@@ -12,6 +12,7 @@ from densecli.files import sha256_of
 from densecli.places import Place
 from densecli.sources import local_path
 from densecli.sources.own_outputs import is_own_file, is_own_folder
+from densecli.wording import without_password
 
 if TYPE_CHECKING:
     from densecli.sources.collecting import Item
@@ -23,9 +24,9 @@ def relative(outputs: Mapping[str, Path], output_dir: Path) -> list[str]:
 
 
 def source_of(item: Item) -> str:
-    """The file of an input whatever folder the command was run in, or its URL."""
+    """The file of an input whatever folder the command was run in, or its URL, without a password."""
     local = local_path(item.source)
-    return item.source if local is None else os.path.abspath(local)
+    return without_password(item.source) if local is None else os.path.abspath(local)
 
 
 def is_complete(

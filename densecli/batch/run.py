@@ -27,7 +27,7 @@ from densecli.model_names import named
 from densecli.remote.store import StoreError
 from densecli.sinks.one_image import outputs_of
 from densecli.sources import collecting
-from densecli.wording import FIRST_RUN, shown_input
+from densecli.wording import FIRST_RUN, shown_input, without_password
 
 if TYPE_CHECKING:
     from densecli.sources.collecting import Collection, Item, Problem
@@ -225,7 +225,12 @@ class _Run:
     # --- one input ---------------------------------------------------------------------------------------------------
 
     def _entry(self, item: Item | Problem, status: str) -> dict[str, Any]:
-        entry: dict[str, Any] = {"schema": SCHEMA, "input": item.name, "status": status, "error": None}
+        entry: dict[str, Any] = {
+            "schema": SCHEMA,
+            "input": without_password(item.name),
+            "status": status,
+            "error": None,
+        }
         if isinstance(item, collecting.Item):
             entry |= {
                 "stem": item.stem,

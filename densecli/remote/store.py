@@ -73,7 +73,7 @@ class Store:
         try:
             with complete_file(local) as temporary:
                 try:
-                    self._call(name, lambda: self._filesystem.get_file(self._path(name), str(temporary)))
+                    self._call_on(name, lambda path: self._filesystem.get_file(path, str(temporary)))
                 except FileNotFoundError as error:
                     raise _Absent from error  # else it would be explained as an error of the local folder
         except _Absent:
@@ -110,7 +110,7 @@ class Store:
     def remove(self, name: str) -> None:
         """Remove a file; none there is no error."""
         with contextlib.suppress(FileNotFoundError):
-            self._call(name, lambda: self._filesystem.rm_file(self._path(name)))
+            self._call_on(name, lambda path: self._filesystem.rm_file(path))
 
     def check(self) -> None:
         """Raise StoreError where nothing can be written."""
@@ -176,6 +176,20 @@ class Store:
                 if wait is None or _is_final(error) or self._closed.wait(wait):
                     raise self._failure(name, error) from error
         raise AssertionError
+
+    def _call_on(self, name: str, call: Callable[[str], object]) -> None:
+        """`_call` of `call(path)`; FileNotFoundError where the path is absent, whatever the library raises."""
+
+        def attempt() -> None:
+            try:
+                call(self._path(name))
+            except FileNotFoundError:
+                raise
+            except Exception:
+                self._filesystem.info(self._path(name))  # FTP has one error for what is absent and what is forbidden
+                raise
+
+        self._call(name, attempt)
 
     def _failure(self, name: str, error: Exception) -> EnvironmentProblem | OutputError:
         """What to raise: whether it is about this one file, a look at the others shows."""

@@ -23,6 +23,7 @@ from densecli.sinks.images import save_png
 from densecli.sources.names import natural_key
 from densecli.sources.sorting import sorted_names
 from densecli.sources.urls import local_path
+from densecli.wording import without_password
 
 IMAGES = "dataset_images"
 """Folder, in the output folder, of pictures that lie in no file of their own: frames, and what came by URL or stdin."""
@@ -89,6 +90,7 @@ class Datasets:
         """
         if not self.kinds:
             return
+        image_name = without_password(image_name)
         image: Outlined | None = None
         made: list[Path] = []
         brought: list[Path] = []

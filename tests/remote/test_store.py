@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ftplib
 import os
 import threading
 from collections.abc import Iterator
@@ -98,6 +99,18 @@ class Connected(LocalFileSystem):
     def cat_file(self, path: str, **options: Any) -> Any:
         self._use()
         return super().cat_file(path, **options)
+
+    def get_file(self, rpath: str, lpath: Any, **options: Any) -> None:
+        self._use()
+        if not Path(rpath).exists():
+            raise ftplib.error_perm("550 No such file or directory.")  # as fsspec's FTP does
+        super().get_file(rpath, lpath, **options)
+
+    def rm_file(self, path: str) -> None:
+        self._use()
+        if not Path(path).exists():
+            raise ftplib.error_perm("550 No such file or directory.")
+        super().rm_file(path)
 
     def ls(self, path: str, detail: bool = False, **options: Any) -> Any:
         self._use()
@@ -234,6 +247,15 @@ def test_a_connection_that_broke_is_made_anew(tmp_path: Path) -> None:
         store.put(path, name)
         assert store.read(name) == b"text"
     assert len(Connected.made) == 4
+
+
+def test_an_absent_file_is_absent_whatever_the_error(tmp_path: Path) -> None:
+    store = Store(f"connected://{tmp_path}/out")
+    assert not store.get("x.txt", tmp_path / "y") and not (tmp_path / "y").exists()
+    store.remove("x.txt")
+    store.put_bytes(b"text", "x.txt")
+    assert store.get("x.txt", tmp_path / "y") and (tmp_path / "y").read_text() == "text"
+    assert len(Connected.made) == 1
 
 
 def test_urls_that_cannot_be_stores() -> None:
