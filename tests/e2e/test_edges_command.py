@@ -36,6 +36,7 @@ def summary(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_the_summary_says_what_was_used(folder: Path) -> None:
     off, guided = (summary(folder / name / "cup_masks.json") for name in ("kept", "guided"))
     assert off["preset"]["parameters"]["refine_edges"] == "off"

@@ -68,7 +68,7 @@ def assert_same(expected: Generated, actual: Generated) -> None:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("photo", ["coffee", "astronaut"])
+@pytest.mark.parametrize("photo", ["coffee", pytest.param("astronaut", marks=pytest.mark.slow)])
 def test_same_masks(starter, photos, photo: str, name: str) -> None:
     # 20 points a tile: several tiles, a last one that is not full, and survivors in steps of 5.
     limits = Limits(points_per_batch=20)

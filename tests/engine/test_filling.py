@@ -39,7 +39,9 @@ def coverage(masks, size) -> float:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("photo", ["coffee", "astronaut", "chelsea"])
+@pytest.mark.parametrize(
+    "photo", ["coffee", *(pytest.param(p, marks=pytest.mark.slow) for p in ("astronaut", "chelsea"))]
+)
 def test_first_masks_stay_and_new_ones_are_new(starter, photos, photo: str, name: str) -> None:
     values, cleanup = SETTINGS[name]
     pixels = photos[photo]
