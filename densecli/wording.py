@@ -31,11 +31,11 @@ def shown_input(given: str) -> str:
 
 
 def reason_of(error: object) -> str:
-    """One line that says what `error` says."""
+    """One line that says what `error` says, without a password of a URL in it."""
     said = getattr(error, "strerror", None)  # of OSErrors, and of PyAV's errors, which are not all of that family
     if isinstance(said, str) and said:
-        return said
-    return _printable(" ".join(str(error).split())) or type(error).__name__
+        return without_password(said)
+    return _printable(without_password(" ".join(str(error).split()))) or type(error).__name__
 
 
 def _printable(text: str) -> str:

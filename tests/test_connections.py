@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import cv2
 import fsspec
+import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
@@ -14,6 +17,7 @@ from PIL import Image
 from densecli.errors import InputError
 from densecli.sources import read_image
 from densecli.sources.folders import folder_at
+from densecli.sources.video import frames
 
 
 class Dropped(MemoryFileSystem):
@@ -73,6 +77,18 @@ def test_images() -> None:
     for _ in range(6):
         assert read_image("dropped://photos/a.png").pixels.shape == (6, 8, 3)
     assert Dropped.made > 2
+
+
+def test_videos(tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 30, (32, 24))  # type: ignore[attr-defined]
+    writer.write(np.zeros((24, 32, 3), np.uint8))
+    writer.release()
+    Dropped.lives = 1_000
+    fsspec.filesystem("dropped").pipe_file("/photos/clip.mp4", (tmp_path / "clip.mp4").read_bytes())
+    Dropped.clear_instance_cache()
+    Dropped.lives = 2
+    for _ in range(6):
+        assert len(list(frames("dropped://photos/clip.mp4", decoder="pyav"))) == 1
 
 
 def test_folders() -> None:

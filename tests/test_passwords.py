@@ -20,8 +20,9 @@ from densecli.errors import InputError
 from densecli.image_candidates import ImageCandidates
 from densecli.one_by_one import Job, segment_all
 from densecli.presets import load_preset
+from densecli.remote.staging import staging_folder
 from densecli.sinks import WriteOptions
-from densecli.wording import shown_input, shown_name, without_password
+from densecli.wording import reason_of, shown_input, shown_name, without_password
 from tests.conftest import FIRST_STARTER
 
 SETTINGS = ("points_per_side=4", "min_mask_region_area=40", "pred_iou_thresh=0.4", "stability_score_thresh=0.6")
@@ -97,6 +98,36 @@ def test_batch(photos: None, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert (first.done, first.failed, second.done, second.complete) == (1, 1, 0, 1)
     assert "s3cret" not in said.out + said.err and SHOWN in said.out
     _nowhere(tmp_path / "out")
+
+
+def test_where_outputs_are_sent(
+    photos: None, photo: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    url = "memory://me:s3cret@bucket/out"
+    Image.fromarray(photo).save(tmp_path / "desk.png")
+    job = BatchJob(
+        [str(tmp_path / "desk.png")],
+        staging_folder(url, None),
+        ["overlay", "json", "coco"],
+        segmenter=SegmenterOptions(load_preset("dense", SETTINGS), MODEL),
+        devices=("cpu",),
+        output_url=url,
+    )
+    with Console(verbose=True) as console:
+        assert run_batch(job, console).done == 1
+    said = capsys.readouterr()
+    assert "memory://me:***@bucket/out/desk_overlay.png" in said.out and "s3cret" not in said.out + said.err
+    sent = {name: file.getvalue() for name, file in fsspec.filesystem("memory").store.items() if "/out/" in name}
+    assert any(name.endswith("report.html") for name in sent)
+    for name, data in sent.items():
+        assert b"s3cret" not in data, name
+    _nowhere(tmp_path)
+
+
+def test_reasons_of_libraries() -> None:
+    assert reason_of(OSError(f"cannot reach {PHOTO}")) == f"cannot reach {SHOWN}"
+    assert reason_of(OSError(2, f"no such file: {PHOTO}")) == f"no such file: {SHOWN}"
 
 
 def test_candidates_find_the_photo_beside_them(photos: None, photo: np.ndarray, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from densecli.places import Place
 from densecli.sinks import KINDS
 from densecli.sinks.one_image import put_in_place
 from densecli.sources import local_path
-from densecli.wording import shown_name, without_password
+from densecli.wording import shown_name
 
 if TYPE_CHECKING:
     from densecli.report.entries import Entry
@@ -118,7 +118,7 @@ def _as_reported(item: Item, outputs: list[str]) -> Entry:
     from densecli.report.entries import Entry
 
     source = None if item.frame is not None else source_of(item)
-    return Entry(0, without_password(item.name), "done", None, None, None, "", source, tuple(outputs))
+    return Entry(0, item.name, "done", None, None, None, "", source, tuple(outputs))
 
 
 def _is_newer(path: Path, others: Sequence[Path]) -> bool:

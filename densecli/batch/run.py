@@ -225,12 +225,8 @@ class _Run:
     # --- one input ---------------------------------------------------------------------------------------------------
 
     def _entry(self, item: Item | Problem, status: str) -> dict[str, Any]:
-        entry: dict[str, Any] = {
-            "schema": SCHEMA,
-            "input": without_password(item.name),
-            "status": status,
-            "error": None,
-        }
+        name = without_password(item.name)
+        entry: dict[str, Any] = {"schema": SCHEMA, "input": name, "status": status, "error": None}
         if isinstance(item, collecting.Item):
             entry |= {
                 "stem": item.stem,
