@@ -5,21 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
-import sys
-import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import PurePath
-from typing import IO, BinaryIO
 
 import numpy as np
 
-from densecli.errors import InputError
 from densecli.sources.names import collision_key
 from densecli.sources.opening import open_path
+from densecli.sources.stdin_list import open_stdin_list
 from densecli.sources.tree_names import lone_name, long_name
 from densecli.sources.urls import url_scheme
 
@@ -30,17 +26,7 @@ class InputList:
     def __init__(self, given: str, stack: ExitStack) -> None:
         """given: a local path, or `-` for stdin. Raises InputError."""
         self.folder = "" if given == "-" else os.path.dirname(given)
-        file: IO[bytes] | BinaryIO
-        if given == "-":
-            if sys.stdin.isatty():
-                raise InputError(
-                    "stdin: is a terminal; '-' reads a list of inputs from a pipe, as in: find . | densecli batch -"
-                )
-            file = stack.enter_context(tempfile.TemporaryFile(prefix="densecli-"))  # noqa: SIM115 - just so
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        else:
-            file = open_path(given, given, stack)
-        self._file = file
+        self._file = stack.enter_context(open_stdin_list()) if given == "-" else open_path(given, given, stack)
         self._folders: set[str] = set()
         paths, names, stems = array("Q"), array("Q"), array("Q")
         for path in self._paths():

@@ -228,6 +228,28 @@ def test_bar_on_a_terminal(frames: Path, run_densecli: Command) -> None:
     assert b"1 failed, frames/img" in screen
 
 
+def test_a_list_by_pipe_while_a_terminal_shows_the_bar(frames: Path, run_densecli: Command) -> None:
+    """The bar's total comes from the list as well, which a pipe gives once."""
+    pty = pytest.importorskip("pty")
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        run_densecli.argv("batch", "-", "--no-report", *OPTIONS),
+        cwd=frames,
+        env=run_densecli.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=slave,
+    )
+    os.close(slave)
+    assert process.stdin is not None
+    process.stdin.write(b"frames/img1.png\nframes/img0.png\n")
+    process.stdin.close()
+    screen = screen_of(master).decode()
+    assert process.wait(60) == 0, screen
+    assert set(entries(frames / "out")) == {"frames/img0.png", "frames/img1.png"}
+    assert "2 done" in screen and "/2 [" in screen  # what is done of how many
+
+
 def test_usage_errors(frames: Path, run_densecli: Command) -> None:
     for arguments, said in (
         (["--shard", "3/2"], "--shard 3/2"),
