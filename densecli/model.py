@@ -6,7 +6,6 @@ import pickle
 import threading
 import time
 import warnings
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,13 +23,12 @@ from densecli.engine.memory import free_bytes
 from densecli.errors import CheckpointError, EnvironmentProblem
 from densecli.files import sha256_of
 from densecli.model_names import Choice, config_path, named, names_file
+from densecli.network_config import module_of
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
 DTYPES = dict(zip(PRECISIONS, (torch.float32, torch.bfloat16, torch.float16), strict=True))
-# Modules that a config may build; a config is data, it must not be able to call anything else.
-_ALLOWED_TARGETS = ("sam2.modeling.", "densecli.", "torch.nn.")
 # What a run needs beside the weights themselves: features, one tile, buffers of the libraries.
 WORKING_BYTES = 1_000_000_000
 _ADVICE = "`{}` gets SAM 2.1".format(checkpoints.fetch_command("large"))
@@ -172,43 +170,15 @@ def build_network(config: Path, *, random_weights: bool = True) -> SAM2Base:
     """An untrained network in eval mode from a YAML in the form of sam2's own; no Hydra search path is involved.
 
     random_weights: False leaves the weights as they are in memory, for one who loads all of them.
-    Raises CheckpointError for a file that is no such config.
+    Raises CheckpointError for a file that is no such config, EnvironmentProblem where sam2 cannot be imported.
     """
-    try:
-        from hydra.utils import instantiate
-        from omegaconf import OmegaConf
-    except ImportError as error:
-        raise EnvironmentProblem(f"cannot import {error.name}, which comes with sam2: {error}") from error
     if not config.is_file():
         raise CheckpointError(f"{config}: no such config file")
-    try:
-        tree = OmegaConf.load(config)
-        section = tree.model
-        for target in _targets(OmegaConf.to_container(section, resolve=True)):
-            if not target.startswith(_ALLOWED_TARGETS):
-                raise CheckpointError(
-                    f"{config}: may not build {target}; only {', '.join(_ALLOWED_TARGETS)}… are allowed"
-                )
-        with nullcontext() if random_weights else _WithoutRandomWeights():
-            network = instantiate(section, _recursive_=True)
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise CheckpointError(f"{config}: not a config of a SAM 2 network ({_one_line(error)})") from error
-    if not isinstance(network, torch.nn.Module) or not hasattr(network, "sam_mask_decoder"):
+    with nullcontext() if random_weights else _WithoutRandomWeights():
+        network = module_of(config)
+    if not hasattr(network, "sam_mask_decoder"):
         raise CheckpointError(f"{config}: does not describe a SAM 2 network (model._target_ should be a SAM2Base)")
     return network.eval()
-
-
-def _targets(node: Any) -> Iterable[str]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for child in node.values():
-            yield from _targets(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from _targets(child)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -194,6 +194,76 @@ def test_bad_configs(text: str, tmp_path) -> None:
     assert "\n" not in str(caught.value) and not (tmp_path / "hacked").exists()
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torch.nn.modules.module.torch.hub.load",
+        "densecli.files.shutil.copyfile",
+        "torch.nn.modules.module.warnings.sys.exit",
+        "densecli.tiny_vit.torch.load",
+        "sam2.modeling.sam2_utils.torch.nn.Linear",  # harmless, but reached through what a module has imported
+        "sam2.modeling.sam2_utils.get_activation_fn",
+        "torch.nn.Module.register_module",
+        "densecli.batch.child.main",
+        "torch.nn.Parameter",
+        "torch.nn.nowhere.Linear",
+        "torch.nn.",
+        "",
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_config_builds_network_modules_and_nothing_else(target: str, nested: bool, tmp_path: Path) -> None:
+    config = tmp_path / "bad.yaml"
+    call = {"_target_": target, "src": str(config), "dst": "hacked"}
+    tree = {"_target_": "torch.nn.Sequential", "args": [{"deeper": call}]} if nested else call
+    config.write_text(yaml.safe_dump({"model": tree}))
+    with pytest.raises(CheckpointError, match=r"bad\.yaml: ") as caught:
+        model.build_network(config)
+    assert target in str(caught.value) and "\n" not in str(caught.value) and not Path("hacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        # Text that becomes a call only where it is resolved once more than it was checked.
+        (
+            r"model: {_target_: torch.nn.ReLU, inplace: '\${oc.create:{_target_: os.mkdir, path: hacked}}'}",
+            "describe",
+        ),
+        (r"model: {_target_: torch.nn.ReLU, inplace: '${oc.create:{_target_: os.mkdir, path: hacked}}'}", r"os\.mkdir"),
+        ("model: {_target_: sam2.modeling.backbones.hieradet.Hiera, weights_path: a.pt}", "weights_path names another"),
+        ("model: {_target_: torch.nn.Identity, _partial_: true}", "_partial_ beside _target_"),
+        ("model: {_target_: torch.nn.Identity, _convert_: all}", "does not describe a SAM 2 network"),
+        ("model: {_target_: torch.nn.Linear, in_features: many}", r"torch\.nn\.Linear: TypeError"),
+    ],
+)
+def test_other_ways_for_a_config_to_do_more(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match=rf"bad\.yaml: .*({told})"):
+        model.build_network(tmp_path / "bad.yaml")
+    assert not Path("hacked").exists()
+
+
+def test_a_module_that_ends_the_program_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Leaves(torch.nn.Module):
+        def __init__(self) -> None:
+            raise SystemExit(0)
+
+    Leaves.__module__ = "torch.nn.modules"
+    monkeypatch.setattr(torch.nn, "Leaves", Leaves, raising=False)
+    (tmp_path / "bad.yaml").write_text("model: {_target_: torch.nn.Leaves}")
+    with pytest.raises(CheckpointError, match=r"bad\.yaml: .*torch\.nn\.Leaves: SystemExit"):
+        model.build_network(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("edition", ["sam2", "sam2.1"])
+@pytest.mark.parametrize("size", ["t", "s", "b+", "l"])
+def test_all_configs_of_sam2_build(edition: str, size: str) -> None:
+    config = official("tiny").parents[1] / edition / f"{edition}_hiera_{size}.yaml"
+    network = model.build_network(config, random_weights=False)
+    assert len(network.image_encoder.trunk.blocks) == {"t": 12, "s": 16, "b+": 24, "l": 48}[size]
+
+
 def test_missing_checkpoint_names_the_command() -> None:
     with pytest.raises(CheckpointError, match="densecli download-checkpoints large"):
         model.choose("large", None, CPU, None, None)

@@ -95,6 +95,15 @@ def test_a_model_that_cannot_be_used_ends_a_run_of_segment(tmp_path: Path, run_d
     assert [line.split(":")[0] for line in done.errors] == ["nowhere.png", "broken.safetensors"]
 
 
+def test_a_config_beside_the_weights_runs_no_code(tmp_path: Path, run_densecli: Command) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    (tmp_path / "w.safetensors").symlink_to(FIRST_STARTER[0])
+    (tmp_path / "w.yaml").write_text("model: {_target_: torch.nn.modules.module.warnings.sys.exit}")
+    done = run_densecli("segment", "a.png", "-m", "w.safetensors", cwd=tmp_path)
+    assert done.code == 4 and len(done.errors) == 1
+    assert "w.yaml: there is no torch.nn.modules.module.warnings.sys.exit" in done.errors[0]
+
+
 def test_importing_it_imports_no_torch(clean_environment: dict[str, str]) -> None:
     code = "import sys, densecli.model_names; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=clean_environment, capture_output=True, text=True)
