@@ -16,7 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from densecli import checkpoints
-from densecli.checkpoints import STARTER
+from densecli.checkpoints import STARTER, CheckpointEntry
 from densecli.device_names import PRECISIONS, check_precision, parse_device
 from densecli.engine.encoder import cast_products
 from densecli.engine.memory import free_bytes
@@ -102,9 +102,15 @@ def choose(
         return _with_guessed_config(Path(model))
     if choice is None:
         return _choose_auto(preferred, device, checkpoint_dir)
-    if not names_file(model) and model != STARTER:
-        checkpoints.verify(checkpoints.load_registry().entry(choice.name), choice.weights)
-    return choice
+    if names_file(model) or model == STARTER:
+        return choice
+    return _verified(checkpoints.load_registry().entry(choice.name), choice.weights)
+
+
+def _verified(entry: CheckpointEntry, weights: Path, reason: str | None = None) -> Choice:
+    """The choice of this entry. Raises CheckpointError where the file is not what the registry says."""
+    checkpoints.verify(entry, weights)
+    return Choice(entry.name, weights, config_path(entry), reason, verified=entry)
 
 
 def _choose_auto(preferred: str | None, device: torch.device, checkpoint_dir: Path | None) -> Choice:
@@ -115,23 +121,14 @@ def _choose_auto(preferred: str | None, device: torch.device, checkpoint_dir: Pa
         path = checkpoints.find_checkpoint(preferred, checkpoint_dir)
         if path is not None:
             entry = registry.entry(preferred)
-            checkpoints.verify(entry, path)
-            return Choice(
-                entry.name, path, config_path(entry), f"model: {entry.name}, the preset's choice, from {path}"
-            )
+            return _verified(entry, path, f"model: {entry.name}, the preset's choice, from {path}")
     room = free_bytes(device)
     by_size = sorted(registry.entries.values(), key=lambda e: -e.size)
     on_disk = [(e, p) for e in by_size if (p := checkpoints.find_checkpoint(e.name, checkpoint_dir)) is not None]
     better = f"; {checkpoints.fetch_command(preferred or 'large')} gets {preferred or 'large'}"
     for entry, path in on_disk:
         if entry.size + WORKING_BYTES <= room:
-            checkpoints.verify(entry, path)
-            return Choice(
-                entry.name,
-                path,
-                config_path(entry),
-                f"model: {entry.name}, the largest on disk that fits {device}{better}",
-            )
+            return _verified(entry, path, f"model: {entry.name}, the largest on disk that fits {device}{better}")
     why = f"no checkpoint on disk fits {device}'s free memory" if on_disk else "no SAM 2.1 checkpoint on disk"
     return Choice(
         STARTER, *checkpoints.starter_files(), reason=f"model: starter, a small stand-in, as there is {why}{better}"
@@ -308,11 +305,8 @@ def notices_of(choice: Choice) -> list[str]:
 
 
 def weights_sha256(choice: Choice) -> str:
-    """SHA-256 of the weights file, 64 hex digits."""
-    entry = checkpoints.load_registry().entries.get(choice.name)
-    if entry is not None and entry.file == choice.weights.name:
-        return entry.sha256  # it was verified when it was chosen
-    return sha256_of(choice.weights)
+    """SHA-256 of the weights file, 64 hex digits; the file is read unless that was done when it was chosen."""
+    return sha256_of(choice.weights) if choice.verified is None else choice.verified.sha256
 
 
 def _one_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from densecli import checkpoints
-from densecli.checkpoints import STARTER
+from densecli.checkpoints import STARTER, CheckpointEntry
 from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
 
 
@@ -21,6 +21,8 @@ class Choice:
     weights: Path
     config: Path
     reason: str | None = None
+    verified: CheckpointEntry | None = None
+    """The registry's entry that the weights were found to be; None where nobody compared them."""
 
 
 def names_file(model: str) -> bool:
@@ -58,7 +60,7 @@ def check_named(segmenter_options: Mapping[str, Any]) -> None:
     named(options.get("model", "auto"), options.get("checkpoint_dir"), options.get("config"))
 
 
-def config_path(entry: checkpoints.CheckpointEntry) -> Path:
+def config_path(entry: CheckpointEntry) -> Path:
     """The YAML of a registry entry: an absolute path, a file beside its registry, or one of the sam2 package."""
     beside = entry.registry.parent / entry.config
     if beside.is_file():

@@ -69,8 +69,8 @@ def _targets(config: Path, node: Any) -> Iterable[str]:
 def _class_of(config: Path, target: str) -> type[nn.Module]:
     """The class of that name.
 
-    Raises CheckpointError unless it is a network module defined in one of `_MODULES`, EnvironmentProblem where a package
-    that these need is missing.
+    Raises CheckpointError unless it is a network module defined in one of `_MODULES`, EnvironmentProblem where a
+    package that these need is missing.
     """
     module, _, name = target.rpartition(".")
     found = None

@@ -290,6 +290,21 @@ def own_registry(tiny_state, tmp_path, monkeypatch) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("beside", [True, False], ids=["with its config", "without"])
+def test_weights_named_by_path_have_the_sha256_of_their_file(own_registry, beside, tiny_state, tmp_path) -> None:
+    """Also where they are called as a checkpoint of the registry is, as fine-tuned ones are."""
+    (tmp_path / "tuned").mkdir()
+    path = save({**tiny_state, "no_mem_embed": tiny_state["no_mem_embed"] + 1}, tmp_path / "tuned" / "mine.pt")
+    if beside:
+        path.with_suffix(".yaml").write_bytes(official("tiny").read_bytes())
+    choice = model.choose(str(path), None, CPU, own_registry, None)
+    assert choice.name == "mine"
+    assert model.weights_sha256(choice) == hashlib.sha256(path.read_bytes()).hexdigest()
+    for name in ("mine", "auto"):
+        registered = model.weights_sha256(model.choose(name, None, CPU, own_registry, None))
+        assert registered == hashlib.sha256((own_registry / "mine.pt").read_bytes()).hexdigest()
+
+
 def test_auto_takes_the_preferred_one(own_registry) -> None:
     choice = model.choose("auto", "mine", CPU, own_registry, None)
     assert choice.name == "mine" and "the preset's choice" in (choice.reason or "")
