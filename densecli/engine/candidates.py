@@ -13,6 +13,8 @@ from densecli.engine.upsampling import Upsampling
 
 # Distance in pixels within which a box touches a crop's edge: `atol` of sam2's is_box_near_crop_edge.
 CROP_EDGE_TOLERANCE = 20.0
+# Boxes that are compared with all known ones at a time.
+_TOGETHER = 256
 
 
 @dataclass(frozen=True)
@@ -85,4 +87,6 @@ def duplicates(boxes: torch.Tensor, known: torch.Tensor, threshold: float) -> to
     """N bool: boxes (N × 4 xyxy) that NMS would drop for one of the known ones (K × 4), were these all to win."""
     if not len(known):
         return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    return (box_iou(boxes.float(), known.float()) > threshold).any(1)
+    # Some at a time, as all pairs of thousands of boxes are hundreds of MB; compared in float64, as in NMS.
+    parts = [(box_iou(some.float(), known.float()).double() > threshold).any(1) for some in boxes.split(_TOGETHER)]
+    return torch.cat(parts)

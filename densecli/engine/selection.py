@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 
 from densecli.engine import asking, cleanup, edges, filling, parts
-from densecli.engine.candidates import Candidates, likely, stable, suppress, touches_crop_edge
+from densecli.engine.candidates import Candidates, duplicates, likely, stable, suppress, touches_crop_edge
 from densecli.engine.counts import counts_in_image_and_box
 from densecli.engine.edges import Guide
 from densecli.engine.filling import Filled
@@ -175,15 +175,16 @@ def finished(
     look: the model at hand, where `ask_for_wholes` or `fill` need it. guide: the photo, which `refine_edges` needs.
     """
     if crops > 1 and winners:
-        # Masks of smaller crops win: their picture of the object was larger.
-        scores = torch.tensor([1 / (w.crop_box[2] * w.crop_box[3]) for w in winners])
-        winners = _without_duplicates("crop_nms", winners, scores, parameters.crop_nms_thresh, journal)
+        winners = _without_crop_duplicates(winners, parameters.crop_nms_thresh, journal)
     funnel.after_nms = len(winners)
     _refine_edges(winners, cleanup_parameters, guide)
-    winners = _cleaned(winners, size, parameters.box_nms_thresh, cleanup_parameters, funnel, journal)
+    # As the reference: what crop NMS let pass on purpose is no duplicate after clean-up either.
+    limit = max(parameters.box_nms_thresh, parameters.crop_nms_thresh) if crops > 1 else parameters.box_nms_thresh
+    winners = _cleaned(winners, size, limit, cleanup_parameters, funnel, journal)
     funnel.after_area = len(winners)
 
     def clean(later: list[Winner]) -> list[Winner]:
+        # Asked of the whole image alone: these have no crops.
         _refine_edges(later, cleanup_parameters, guide)
         return _cleaned(later, size, parameters.box_nms_thresh, cleanup_parameters, Funnel(), None)
 
@@ -201,13 +202,30 @@ def finished(
     return _masks(winners, parent, size)
 
 
-def _without_duplicates(
-    name: Filter, winners: list[Winner], scores: torch.Tensor, threshold: float, journal: Journal | None
-) -> list[Winner]:
-    boxes = torch.tensor([w.box for w in winners])
-    kept = suppress(boxes, scores, threshold).tolist()
+def _without_crop_duplicates(winners: list[Winner], threshold: float, journal: Journal | None) -> list[Winner]:
+    # Masks of smaller crops win: their picture of the object was larger.
+    scores = torch.tensor([1 / (w.crop_box[2] * w.crop_box[3]) for w in winners])
+    kept = suppress(torch.tensor([w.box for w in winners]), scores, threshold).tolist()
     if journal is not None:
-        journal.beaten(name, winners, kept, threshold)
+        journal.beaten("crop_nms", winners, kept, threshold)
+    return [winners[i] for i in kept]
+
+
+def _without_new_duplicates(
+    winners: list[Winner], changed: Sequence[bool], threshold: float, journal: Journal | None
+) -> list[Winner]:
+    """Masks that clean-up left alone, which all stay; then those that it changed and that NMS keeps beside them.
+
+    Only a mask that was changed can be a duplicate that was none before, and it gives way.
+    """
+    boxes = torch.tensor([w.box for w in winners])
+    alone, new = (torch.tensor(changed) == wanted for wanted in (False, True))
+    new_ones = new.nonzero()[:, 0]
+    new_ones = new_ones[~duplicates(boxes[new_ones], boxes[alone], threshold)]
+    new_ones = new_ones[suppress(boxes[new_ones], torch.zeros(len(new_ones)), threshold)]
+    kept = [*alone.nonzero()[:, 0].tolist(), *new_ones.tolist()]
+    if journal is not None:
+        journal.beaten("nms_after_cleanup", winners, kept, threshold)
     return [winners[i] for i in kept]
 
 
@@ -233,11 +251,11 @@ def _cleaned(
     funnel: Funnel,
     journal: Journal | None,
 ) -> list[Winner]:
-    """Holes, islands and areas; then NMS again, in which masks that were not changed win."""
+    """Holes, islands and areas; then NMS again for masks that were changed."""
     min_area, fraction = wish.min_mask_region_area, wish.max_mask_area_fraction
     funnel.largest_area = max((w.area for w in winners), default=0)
     most = size[0] * size[1] * (1.0 if fraction is None else fraction)
-    cleaned, unchanged = [], []
+    cleaned, all_changed = [], []
     for winner in winners:
         changed, area_before = False, winner.area
         if min_area > 1 and winner.area:
@@ -247,15 +265,12 @@ def _cleaned(
         # A mask without a pixel has nothing to show: the reference lists such masks, nobody can use them.
         if 0 < winner.area <= most:
             cleaned.append(winner)
-            unchanged.append(not changed)
+            all_changed.append(changed)
         elif journal is not None and winner.area:
             journal.dropped("too_large", winner, winner.area, most)
         elif journal is not None:
             journal.dropped("area" if area_before else "empty", winner, area_before, min_area)
-    if cleaned and not all(unchanged):
-        scores = torch.tensor(unchanged).float()
-        cleaned = _without_duplicates("nms_after_cleanup", cleaned, scores, nms_thresh, journal)
-    return cleaned
+    return _without_new_duplicates(cleaned, all_changed, nms_thresh, journal) if any(all_changed) else cleaned
 
 
 def _without_parts(

@@ -59,7 +59,8 @@ def check(proposals: Proposals, wish: GeneratorParameters, cleanup: CleanupParam
         case "crop_nms":
             assert loss.by is not None and loss.value > loss.limit == wish.crop_nms_thresh
         case "nms_after_cleanup":
-            assert loss.by is not None and loss.value > loss.limit == wish.box_nms_thresh
+            looser = max(wish.box_nms_thresh, wish.crop_nms_thresh) if wish.crop_n_layers else wish.box_nms_thresh
+            assert loss.by is not None and loss.value > loss.limit == looser
         case "area":
             assert loss.value == area(proposals, i) and loss.limit == cleanup.min_mask_region_area > 1
         case "empty":
