@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import cv2
 import fsspec
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from densecli.sources import natural_key
 from densecli.sources.collecting import Collection, Item, Problem
 from densecli.sources.names import collision_key
 from densecli.sources.sorting import sorted_names
-from tests.conftest import CHECKOUT
+from tests.conftest import CHECKOUT, Command
 
 
 @pytest.fixture(autouse=True)
@@ -290,7 +291,9 @@ def test_a_whole_output_folder_in_an_input_folder() -> None:
     outputs_of("p/out/a", summary=True)
     line = {"schema": "densecli/manifest/1", "input": "p/a.png"}
     Path("p/out/manifest.jsonl").write_text(json.dumps(line))
-    files("p/out/report/a.png", "p/out/yolo/images/a.png", "p/out/dataset_images/a.png")
+    files("p/out/report/ab/cd.jpg", "p/out/yolo/images/a.png", "p/out/dataset_images/a.png", "p/out/labelme/a.json")
+    Path("p/out/report/ab/cd.js").write_text("/* densecli report 1: none none */")
+    Path("p/out/yolo/data.yaml").write_text("# Images are links to the inputs; split them")
     files("p/out/clip/frame_000000.png")
     outputs_of("p/out/clip/frame_000000", summary=True)
     Path("p/out/clip_overlay.mp4").write_bytes(b"\0\0\0\x20ftypisom")
@@ -372,6 +375,121 @@ def test_a_list() -> None:
     assert collection.skipped == {"listed twice": 1}
     (problem,) = problems("nolist.txt")
     assert "nolist.txt: does not exist" in str(problem.error)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        # Before these names were decided pattern by pattern, both were photos/desk.
+        (["photos/*.jpg", "photos/*.png"], {"desk.jpg", "desk.png", "Lone", "lamp"}),
+        (["photos/*.jpg", "photos/desk.png"], {"desk.jpg", "desk.png", "lamp"}),
+        (["photos/*.jpg", "photos/Lone.png"], {"desk", "lamp", "Lone"}),  # nothing in the way: short names stay
+        (["photos/*.jpg"], {"desk", "lamp"}),
+        (["photos", "photos/*.jpg"], {"desk.jpg", "desk.png", "Lone", "lamp"}),  # and each file once
+        (["photos/*.jpg", "photos/sub/*.png"], {"desk", "lamp", "sub/desk", "sub/lone"}),
+        (["**/*.jpg", "photos/*.png"], {"desk.jpg", "desk.png", "Lone", "lamp"}),
+        (["photos/lamp.jpg", "photos/lamp.xyz", "photos/[l]*"], {"lamp.jpg", "lamp.xyz"}),
+    ],
+)
+def test_no_two_inputs_of_a_list_share_an_output(lines: list[str], expected: set[str]) -> None:
+    files("photos/desk.jpg", "photos/desk.png", "photos/lamp.jpg", "photos/Lone.png", "photos/sub/desk.png")
+    files("photos/sub/lone.png")
+    Image.new("RGB", (3, 2)).save("photos/lamp.xyz", "PNG")
+    for number, order in enumerate((lines, lines[::-1])):
+        Path(f"list{number}.txt").write_text("\n".join(order))
+    there, back = ({item.name: item.stem for item in items(f"list{number}.txt")} for number in (0, 1))
+    assert there == back
+    assert sorted(there.values()) == sorted(f"photos/{name}" for name in expected)
+
+
+@pytest.mark.skipif(Path(__file__).with_name("TEST_COLLECTING.PY").exists(), reason="this file system ignores case")
+def test_names_that_differ_in_case_alone_do_so_by_a_digest_whatever_named_them() -> None:
+    files("photos/a.jpg", "photos/A.JPG", "PHOTOS/a.jpg")
+    Path("list.txt").write_text("photos/*.jpg\nphotos/*.JPG\nPHOTOS/*.jpg\n")
+    found = stems(items("list.txt"))
+    assert len({collision_key(stem) for stem in found}) == 3 and all(".jpg-" in stem.lower() for stem in found)
+
+
+def test_a_picture_called_like_a_frame_of_a_listed_video() -> None:
+    files("clip/frame_000000.png", "clip/b.png")
+    writer = cv2.VideoWriter("clip.avi", cv2.VideoWriter_fourcc(*"MJPG"), 10, (32, 32))
+    writer.write(np.zeros((32, 32, 3), np.uint8))
+    writer.release()
+    Path("list.txt").write_text("clip.avi\nclip/*.png\n")
+    assert stems(items("list.txt")) == ["clip.avi/frame_000000", "clip/b", "clip/frame_000000"]
+    Path("clip/frame_000000.png").unlink()
+    assert stems(items("list.txt")) == ["clip/frame_000000", "clip/b"]
+
+
+def test_patterns_named_one_by_one_share_no_output() -> None:
+    files("photos/desk.jpg", "photos/desk.png")
+    assert len(set(stems(items("photos/*.jpg", "photos/*.png")))) == 2
+
+
+@given(
+    tree=st.sets(st.tuples(st.sampled_from(["", "a/", "a/b/", "A/"]), NAME, SUFFIX), max_size=8),
+    lines=st.lists(
+        st.sampled_from(["a", "a/b", ".", "*.jpg", "a/*", "a/*.png", "**/*.jpg", "?/**", "A/*", "*/a.png", "a/1.jpg"]),
+        min_size=1,
+        max_size=4,
+        unique=True,
+    ),
+    data=st.data(),
+)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_list_names_no_two_share_an_output(
+    tree: set[tuple[str, str, str]], lines: list[str], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    tree = {(folder, name, suffix) for folder, name, suffix in tree if suffix != ".mp4"}
+    root = tmp_path_factory.mktemp("tree")
+    for folder, name, suffix in tree:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        (root / folder / (name + suffix)).touch()
+    if tree:  # some with lines of their own
+        lines = lines + ["".join(file) for file in data.draw(st.lists(st.sampled_from(sorted(tree)), max_size=3))]
+    names = []
+    for order in (lines, lines[::-1]):
+        (root / "list.txt").write_text("\n".join(order))
+        found = list(Collection([str(root / "list.txt")], output_dir=root / "out"))
+        names.append({os.path.realpath(item.source): item.stem for item in found if isinstance(item, Item)})
+        outputs = [collision_key(item.stem) for item in found if isinstance(item, Item)]
+        assert len(set(outputs)) == len(outputs)
+    assert names[0] == names[1]
+
+
+def listed(data: bytes, name: str = "list.txt") -> list[str]:
+    """Output names of what a list of these bytes names; of problems what they say."""
+    Path(name).write_bytes(data)
+    return [
+        found.stem if isinstance(found, Item) else str(found.error) for found in Collection([name], output_dir="out")
+    ]
+
+
+def test_lists_of_find_print0_and_of_powershell() -> None:
+    files("p/a.png", "p/b c.png", "p/é.png", "p/#d.png")
+    text = "p/a.png\r\n# a comment\r\np/b c.png\r\np/é.png"
+    for encoding in ("utf-16", "utf-8-sig", "utf-8"):
+        assert listed(text.encode(encoding)) == ["p/a", "p/b c", "p/é"]
+    assert listed(b"\xfe\xff" + text.encode("utf-16-be")) == ["p/a", "p/b c", "p/é"]
+    Path("new\nline.png").write_bytes(Path("p/a.png").read_bytes())
+    Path("# e .png").write_bytes(Path("p/a.png").read_bytes())
+    names = ["./p/a.png", "new\nline.png", "p/b c.png", "# e .png", "p/*.png"]
+    assert listed("\0".join(names).encode()) == listed("\0".join([*names, "\n"]).encode())
+    assert listed("\0".join(names).encode()) == ["p/a", "new\nline", "p/b c", "# e ", "p/#d", "p/é"]
+
+
+def test_a_bad_line_of_a_list_costs_no_other() -> None:
+    files("p/a.png", "p/b.png")
+    first, bad, last = listed(b"p/a.png\np/\0b.png\np/b.png\n")
+    assert (first, last) == ("p/a", "p/b")
+    assert bad == "p/\\x00b.png: a NUL character is in it; write one name a line in the list"
+
+
+def test_a_list_with_nul_characters_through_the_command(run_densecli: Command) -> None:
+    files("p/a.png", "p/b.png")
+    done = run_densecli("batch", "-", "--dry-run", "-m", "starter", cwd=Path("."), stdin=b"./p/a.png\0./p/b.png\0")
+    assert done.code == 0 and done.errors == [], done.stderr
+    assert "p/a.png" in done.stdout and "p/b.png" in done.stdout
 
 
 def test_a_list_on_stdin() -> None:

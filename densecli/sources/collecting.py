@@ -7,23 +7,16 @@ import os
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 
-from densecli.errors import DensecliError, InputError, UsageError
+from densecli.errors import DensecliError, UsageError
 from densecli.sources.decoding import LoadedImage
-from densecli.sources.folders import LocalFolder, facts_of, folder_at
-from densecli.sources.lists import InputList
-from densecli.sources.names import distinct_names, name_candidates
-from densecli.sources.own_outputs import is_own_file, is_own_folder
-from densecli.sources.patterns import has_magic, split_pattern
+from densecli.sources.inputs import Inputs
 from densecli.sources.reading import read_image
 from densecli.sources.tree_names import safe_folders
-from densecli.sources.urls import local_path, url_scheme
 from densecli.sources.video import Frame, frames, promised_frames
-from densecli.sources.walking import Entry, Everything, Skipped, Trouble, walk
-from densecli.wording import shown_name
+from densecli.sources.walking import Entry, Skipped, Trouble
 
 
 @dataclass(frozen=True)
@@ -177,7 +170,7 @@ class Collection:
 
     def _entries(self, skipped: Skipped) -> Iterator[Entry | Trouble]:
         """Files in order, videos whole."""
-        yield from _Inputs(self._inputs, self._recursive, skipped).entries()
+        yield from Inputs(self._inputs, self._recursive, skipped).entries()
 
     def _watched(self, poll_seconds: float) -> Iterator[Entry | Trouble]:
         """Files as they become complete: when size and time were the same at two looks in a row."""
@@ -202,121 +195,6 @@ class Collection:
             pending = standing
             self._skipped.counts = skipped.counts
             self._stopped.wait(poll_seconds)
-
-
-class _Inputs:
-    """What the user named, sorted out: folders, patterns, lists and files, and what the outputs of each are called."""
-
-    def __init__(self, inputs: Sequence[str], recursive: bool, skipped: Skipped) -> None:
-        self._inputs, self._recursive, self._skipped = inputs, recursive, skipped
-
-    def entries(self) -> Iterator[Entry | Trouble]:
-        kinds = [_kind(given) for given in self._inputs]
-        names = distinct_names(
-            [
-                list(name_candidates(given)) if kind == "file" else _root_names(given, kind)
-                for given, kind in zip(self._inputs, kinds, strict=True)
-            ]
-        )
-        alone = len(self._inputs) == 1
-        for given, kind, name in zip(self._inputs, kinds, names, strict=True):
-            try:
-                if kind == "file":
-                    yield from self._file(given, name)
-                elif kind == "list":
-                    yield from self._list(given, "" if alone else f"{name}/")
-                else:
-                    yield from self._tree(given, kind, "" if alone else f"{name}/")
-            except DensecliError as error:
-                yield Trouble(given, error)
-
-    def _file(self, given: str, stem: str) -> Iterator[Entry]:
-        local = local_path(given)
-        if local is not None and is_own_file(*os.path.split(local)):
-            self._skipped.counts["densecli output"] += 1
-            return
-        yield Entry(given, given, stem, *(facts_of(local) if local is not None else (None, None)))
-
-    def _tree(self, given: str, kind: str, prefix: str) -> Iterator[Entry | Trouble]:
-        if kind == "pattern":
-            root, pattern = split_pattern(given)
-            folder = folder_at(root) if root else LocalFolder("")
-            found = walk(folder, prefix, pattern, self._skipped) if folder is not None else iter(())
-            first = next(found, None)
-            if first is None:
-                raise InputError(f"{shown_name(given)}: nothing matches this pattern; check it, and the folder")
-            yield first
-            yield from found
-            return
-        folder = folder_at(given)
-        if folder is None:
-            raise InputError(f"{shown_name(given)}: does not exist; check the path")
-        if isinstance(folder, LocalFolder):
-            if folder.path == ".":
-                folder = LocalFolder("")
-            else:
-                head, tail = os.path.split(os.path.abspath(folder.path))
-                if is_own_folder(head, tail):
-                    self._skipped.counts["densecli output"] += 1
-                    return
-        yield from walk(folder, prefix, Everything(self._recursive), self._skipped)
-
-    def _list(self, given: str, prefix: str) -> Iterator[Entry | Trouble]:
-        with ExitStack() as stack:
-            listed = InputList(given, stack)
-            for path, name in listed.lines(self._skipped.counts):
-                try:
-                    kind = _kind(path)
-                    if kind in ("folder", "pattern"):
-                        base = split_pattern(path)[0] if kind == "pattern" else path
-                        yield from self._tree(path, kind, prefix + listed.folder_prefix(base))
-                    else:
-                        yield from self._file(path, prefix + name)
-                except DensecliError as error:
-                    yield Trouble(path, error)
-
-
-def _kind(given: str) -> str:
-    """`file`, `folder`, `pattern` or `list`."""
-    local = local_path(given)
-    if given == "-":
-        return "list"
-    if local is not None:
-        if os.path.isdir(local):
-            return "folder"
-        if os.path.lexists(local):
-            return "list" if local.lower().endswith(".txt") else "file"
-        if has_magic(local):
-            return "pattern"
-        return "list" if local.lower().endswith(".txt") else "file"
-    if has_magic(given):
-        return "pattern"
-    # Asking a bucket costs time: a name with a suffix of files is taken for a file.
-    last = given.partition("::")[0].rstrip("/").rsplit("/", 1)[-1]
-    if "." in last or url_scheme(given) in ("http", "https") or _is_no_folder(given):
-        return "file"
-    return "folder"
-
-
-def _is_no_folder(url: str) -> bool:
-    """Whether there is no such folder, or it cannot be known (reading it as a file will say why)."""
-    try:
-        return folder_at(url) is None
-    except DensecliError:
-        return True
-
-
-def _root_names(given: str, kind: str) -> list[str]:
-    """Candidates for the folder of a root's outputs: its name, then with the folders above it."""
-    if given == "-":
-        return ["stdin"]
-    root = split_pattern(given)[0] if kind == "pattern" else given
-    local = local_path(root)
-    place = os.path.abspath(local) if local is not None else root.partition("::")[0].split("://", 1)[-1]
-    parts = [part for part in place.replace(os.sep, "/").split("/") if part] or ["root"]
-    if kind == "list":
-        parts[-1] = PurePath(parts[-1]).stem
-    return ["_".join(parts[-count:]) for count in range(1, len(parts) + 1)]
 
 
 def _if_fresh(output_dir: Path | str) -> str | None:

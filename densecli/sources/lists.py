@@ -2,80 +2,63 @@
 
 from __future__ import annotations
 
-import hashlib
+import codecs
 import os
+import posixpath
 import re
-from array import array
-from collections import Counter
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import PurePath
+from typing import BinaryIO
 
-import numpy as np
-
-from densecli.sources.names import collision_key
-from densecli.sources.opening import open_path
+from densecli.sources.opening import CHUNK_BYTES, open_path
 from densecli.sources.stdin_list import open_stdin_list
-from densecli.sources.tree_names import lone_name, long_name
-from densecli.sources.urls import url_scheme
+from densecli.sources.urls import local_path, open_url, url_scheme
+from densecli.wording import without_password
+
+_BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class InputList:
-    """A list of inputs. Read twice, and never held: what must be known of all lines is eight bytes for each."""
+    """A list of inputs, a local file, a URL or stdin. Read as often as asked for, and never held.
+
+    UTF-8, or UTF-16 with its mark (as PowerShell writes). Names that end in NUL instead of a line's end (find -print0)
+    are taken as they are: comments and blanks are theirs.
+    """
 
     def __init__(self, given: str, stack: ExitStack) -> None:
-        """given: a local path, or `-` for stdin. Raises InputError."""
-        self.folder = "" if given == "-" else os.path.dirname(given)
-        self._file = stack.enter_context(open_stdin_list()) if given == "-" else open_path(given, given, stack)
-        self._folders: set[str] = set()
-        paths, names, stems = array("Q"), array("Q"), array("Q")
-        for path in self._paths():
-            relative = self._relative(path)
-            paths.append(_hash(path))
-            names.append(_hash(collision_key(relative)))
-            stems.append(_hash(collision_key(_stem(relative))))
-        if not paths:
-            paths, names, stems = array("Q", [0]), array("Q", [0]), array("Q", [0])
-        first: np.ndarray
-        _, first, times = np.unique(np.frombuffer(paths, np.uint64), return_index=True, return_counts=True)
-        self._repeated_paths = frozenset(np.frombuffer(paths, np.uint64)[first[times > 1]].tolist())
-        self._repeated_names = _repeated(np.frombuffer(names, np.uint64)[first])
-        self._repeated_stems = _repeated(np.frombuffer(stems, np.uint64)[first])
+        """given: a path, a URL, or `-` for stdin. Raises InputError or EnvironmentProblem."""
+        local, scheme = local_path(given), url_scheme(given)
+        self._url = ""
+        self.folder = ""
+        if given == "-":
+            file = stack.enter_context(open_stdin_list())
+        elif local is not None or scheme is None:
+            self.folder = os.path.dirname(local or given)
+            file = open_path(given, local or given, stack)
+        else:
+            self._url = _folder_of_url(given, scheme)
+            file = open_url(given, scheme, stack)
+        self._file = _as_utf8(file, stack)
 
-    def lines(self, skipped: Counter[str]) -> Iterator[tuple[str, str]]:
-        """Each input, once, as a path from here or a URL; and the name of its outputs, were it a file."""
-        seen: set[int] = set()
-        for path in self._paths():
-            digest = _hash(path)
-            if digest in self._repeated_paths:
-                if digest in seen:
-                    skipped["listed twice"] += 1
-                    continue
-                seen.add(digest)
-            relative = self._relative(path)
-            name = self._name(relative)
-            if _hash(collision_key(relative)) in self._repeated_names:
-                name += f"-{digest:016x}"  # of another root, or another case
-            yield path, name
+    def paths(self) -> Iterator[str]:
+        """Each line, as a path from here or a URL; from the beginning."""
+        for text in self._names():
+            if url_scheme(text):
+                yield text
+            elif self._url and not os.path.isabs(os.path.expanduser(text)):
+                yield _in_url(self._url, text)
+            else:
+                yield os.path.normpath(os.path.join(self.folder, os.path.expanduser(text)))
 
-    def folder_prefix(self, path: str) -> str:
-        """What the stems of files in a folder of the list begin with."""
-        relative = self._relative(path)
-        return relative and f"{relative}/"
-
-    def _paths(self) -> Iterator[str]:
-        self._file.seek(0)
-        for number, line in enumerate(self._file):
-            text = os.fsdecode(line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line).strip()
-            if text and not text.startswith("#"):
-                yield (
-                    text if url_scheme(text) else os.path.normpath(os.path.join(self.folder, os.path.expanduser(text)))
-                )
-
-    def _relative(self, path: str) -> str:
+    def relative(self, path: str) -> str:
         """Where it lies under the list's folder, posix; of other places all folders but the root."""
         if scheme := url_scheme(path):
-            location = path.split("://", 1)[1].split("::", 1)[0]
+            location = _location(path)
+            if self._url and scheme == url_scheme(self._url):
+                location = location.removeprefix(_location(self._url) + "/")
             if scheme in ("http", "https"):
                 location = re.split("[?#]", location, maxsplit=1)[0]
             parts = [re.sub(r'[<>:"|?*\\\x00-\x1f]', "_", part) for part in location.split("/")]
@@ -87,21 +70,63 @@ class InputList:
             return "/".join(part for part in pure.parts if part != pure.anchor)
         return "" if inside == "." else pure.as_posix()
 
-    def _name(self, relative: str) -> str:
-        folder, slash, last = relative.rpartition("/")
-        repeated = _hash(collision_key(_stem(relative))) in self._repeated_stems
-        return folder + slash + (long_name(last) if repeated else lone_name(last))
+    def _names(self) -> Iterator[str]:
+        self._file.seek(0)
+        if _ends_in_nul(self._file):
+            for name in _split(self._file, b"\0"):
+                if name.strip(b"\r\n"):  # what follows the last NUL
+                    yield os.fsdecode(name)
+            return
+        for number, line in enumerate(self._file):
+            text = os.fsdecode(line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).strip()
+            if text and not text.startswith("#"):
+                yield text
 
 
-def _stem(relative: str) -> str:
-    folder, slash, last = relative.rpartition("/")
-    return folder + slash + PurePath(last).stem
+def _as_utf8(file: BinaryIO, stack: ExitStack) -> BinaryIO:
+    file.seek(0)
+    if file.read(2) not in _BYTE_ORDER_MARKS:
+        return file
+    file.seek(0)
+    text = codecs.getreader("utf-16")(file, "replace")
+    decoded = stack.enter_context(tempfile.TemporaryFile(prefix="densecli-"))  # noqa: SIM115 - the stack closes it
+    shutil.copyfileobj(text, codecs.getwriter("utf-8")(decoded))
+    return decoded
 
 
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+def _ends_in_nul(file: BinaryIO) -> bool:
+    """Whether the first name of a file ends in NUL; leaves the file at its beginning."""
+    found = False
+    while chunk := file.read(CHUNK_BYTES):
+        if end := re.search(rb"[\0\n]", chunk):
+            found = end[0] == b"\0"
+            break
+    file.seek(0)
+    return found
 
 
-def _repeated(hashes: np.ndarray) -> frozenset[int]:
-    values, counts = np.unique(hashes, return_counts=True)
-    return frozenset(values[counts > 1].tolist())
+def _split(file: BinaryIO, separator: bytes) -> Iterator[bytes]:
+    rest = b""
+    while chunk := file.read(CHUNK_BYTES):
+        *whole, rest = (rest + chunk).split(separator)
+        yield from whole
+    yield rest
+
+
+def _location(url: str) -> str:
+    """What follows the scheme. Of a chain (zip://a/l.txt::s3://bucket/b.zip) the first link names the file."""
+    return without_password(url).partition("://")[2].partition("::")[0]
+
+
+def _folder_of_url(url: str, scheme: str) -> str:
+    before, separator, rest = url.partition("://")
+    location, chain, archive = rest.partition("::")
+    if scheme in ("http", "https"):
+        location = re.split("[?#]", location, maxsplit=1)[0]
+    return f"{before}{separator}{posixpath.dirname(location)}{chain}{archive}"
+
+
+def _in_url(folder: str, name: str) -> str:
+    before, separator, rest = folder.partition("://")
+    location, chain, archive = rest.partition("::")
+    return f"{before}{separator}{posixpath.normpath(posixpath.join(location, name))}{chain}{archive}"

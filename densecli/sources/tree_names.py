@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -76,6 +77,14 @@ def safe_folders(stem: str) -> str:
         taken = _LIKE_AN_OUTPUT.fullmatch(folder) or (not safe and _LIKE_A_RUN_OUTPUT.fullmatch(folder))
         safe.append(f"{folder}_" if taken else folder)
     return "/".join([*safe, last])
+
+
+def file_name(path: str) -> str:
+    """The name at the end of a path or URL: without a query, and of a chain the first link's."""
+    path = path.partition("::")[0] if "://" in path else path
+    if path.lower().startswith(("http://", "https://")):
+        path = re.split("[?#]", path, maxsplit=1)[0]
+    return re.split(r"[/\\]" if os.sep == "\\" else "/", path.rstrip("/"))[-1]
 
 
 def is_image(name: str) -> bool:

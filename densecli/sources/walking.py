@@ -14,7 +14,7 @@ from densecli.errors import DensecliError, InputError
 from densecli.sources.folders import Folder
 from densecli.sources.names import collision_key
 from densecli.sources.sorting import sorted_names
-from densecli.sources.tree_names import group_names, is_image, is_video, short_name, sort_key
+from densecli.sources.tree_names import file_name, group_names, is_image, is_video, short_name, sort_key
 from densecli.wording import shown_name
 
 # What people take for images in their folders, and would miss in the counts as "not an image".
@@ -41,7 +41,7 @@ class Entry:
 
     @property
     def is_video(self) -> bool:
-        return is_video(self.path.partition("::")[0])
+        return is_video(file_name(self.path))
 
 
 @dataclass(frozen=True)
