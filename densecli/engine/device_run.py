@@ -67,6 +67,7 @@ def winners(generator: MaskGenerator, prompted: Prompted, size: tuple[int, int],
 
     That is where not even a small tile fits, where half precision does not hold the network's numbers, and where the
     loop fails for any other reason: then the generator goes without it from then on. size: of the image.
+    Raises what the run's `progress` raises.
     """
     while True:
         loop_size, acceleration = _way(generator, prompted, run)
@@ -75,6 +76,8 @@ def winners(generator: MaskGenerator, prompted: Prompted, size: tuple[int, int],
             with Kept.by(generator.model).lock if acceleration else nullcontext():
                 return _winners(generator, prompted, size, run, loop_size, acceleration)
         except Exception as error:
+            if error is run.raised:
+                raise
             if not memory.is_out_of_memory(error):
                 if acceleration != generator.acceleration:
                     unasked.give_up(generator)
@@ -158,8 +161,7 @@ def _winners(
     def advanced(points: int) -> None:
         nonlocal done
         done += points
-        if run.progress is not None:
-            run.progress(funnel.points + done, run.all_points)
+        run.report(funnel.points + done)
 
     with run.timed("decode", device):
         steps = steps_of(generator.model, parameters.multimask_output, generator.dtype, loop_size, acceleration)

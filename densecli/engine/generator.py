@@ -83,7 +83,7 @@ class MaskGenerator:
 
         progress: called after each batch with the points done and the points of all crops. keep: keep all that is
         proposed above this floor, or above the own thresholds where they are lower.
-        Raises EnvironmentProblem when memory does not suffice even for one point at a time.
+        Raises EnvironmentProblem when memory does not suffice even for one point at a time, and what `progress` raises.
         """
         run = Run(progress=progress)
         size = pixels.shape[0], pixels.shape[1]
@@ -206,7 +206,7 @@ class MaskGenerator:
                 start = stop
                 continue
             except Exception as error:
-                if not memory.is_out_of_memory(error):
+                if error is run.raised or not memory.is_out_of_memory(error):
                     raise
                 if run.batch.points == 1:
                     raise EnvironmentProblem(
@@ -282,8 +282,7 @@ class MaskGenerator:
         funnel.points += len(decoded.keep)
         funnel.candidates += decoded.keep.numel()
         funnel.best_predicted_iou = max(funnel.best_predicted_iou, float(decoded.predicted_iou.max()))
-        if run.progress is not None:
-            run.progress(funnel.points, run.all_points)
+        run.report(funnel.points)
         return candidates, decoded.logits
 
     def _decoded_winners(self, prompted: Prompted, won: Candidates, run: Run) -> list[Winner]:

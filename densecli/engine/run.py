@@ -30,6 +30,18 @@ class Run:
     loop_limit: memory.LoopSize | None = None
     progress: Callable[[int, int], None] | None = None
     all_points: int = 0
+    raised: BaseException | None = None
+    """What `progress` raised: the caller's own, as to call a run off, and nothing that another way would mend."""
+
+    def report(self, done: int) -> None:
+        """Tell whoever wants to know how many points are done. Raises what that one raises."""
+        if self.progress is None:
+            return
+        try:
+            self.progress(done, self.all_points)
+        except BaseException as error:
+            self.raised = error
+            raise
 
     @property
     def tile(self) -> int:

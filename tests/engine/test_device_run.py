@@ -13,7 +13,7 @@ import torch
 from pycocotools import mask as coco
 
 from densecli import model
-from densecli.engine import device_run, memory, unasked
+from densecli.engine import device_decoder, device_run, memory, unasked
 from densecli.engine.acceleration import Acceleration, Kept
 from densecli.engine.device_loop import DeviceLoop, OnTheWay
 from densecli.engine.device_steps import Steps, token_products
@@ -64,6 +64,7 @@ def assert_same(expected: Generated, actual: Generated) -> None:
         assert a.stability_score == pytest.approx(b.stability_score, abs=1e-5 + 2 * MOST_PIXELS / b.area, nan_ok=True)
     near = {"best_predicted_iou": pytest.approx(expected.funnel.best_predicted_iou, abs=1e-5)}
     near["best_stability"] = pytest.approx(expected.funnel.best_stability, abs=1e-3)
+    near["largest_area"] = pytest.approx(expected.funnel.largest_area, abs=MOST_PIXELS)  # as above
     assert vars(actual.funnel) == {**vars(expected.funnel), **near}
 
 
@@ -106,6 +107,31 @@ def test_progress_ends_with_all_points(starter, photos) -> None:
     generator.generate(photos["coffee"], lambda done, total: calls.append((done, total)))
     assert calls[-1] == (64 + 4 * 16, 64 + 4 * 16)
     assert calls == sorted(set(calls))
+
+
+@pytest.mark.parametrize("acceleration", [Acceleration(), Acceleration(fused=True)], ids=["plain", "fused"])
+@pytest.mark.parametrize("loop", [True, False], ids=["loop", "batches"])
+@pytest.mark.parametrize("error", [KeyError("called off"), MemoryError("of whoever was told")], ids=["stop", "memory"])
+def test_what_progress_raises_is_its_callers(
+    starter, photos, error: Exception, loop: bool, acceleration: Acceleration, monkeypatch
+) -> None:
+    """As to call a run off: nothing failed here, nothing is tried another way, and the next photo goes as before."""
+    monkeypatch.setattr(device_decoder, "decoder_kernels", lambda: None)  # which the CPU cannot run
+    calls: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        calls.append(done)
+        if len(calls) == 2:
+            raise error
+
+    generator = MaskGenerator(starter, GeneratorParameters(points_per_side=5), limits=Limits(points_per_batch=9))
+    generator.device_loop, generator.acceleration = loop, acceleration
+    with pytest.raises(type(error)) as raised:
+        generator.generate(photos["coffee"], progress)
+    assert raised.value is error and len(calls) == 2
+    assert generator.device_loop == loop and generator.acceleration == acceleration
+    assert Kept.by(starter).unasked and not Kept.by(starter).refused
+    assert generator.generate(photos["coffee"]).warnings == []
 
 
 def test_out_of_memory_halves_the_tile_and_counts_once(starter, photos, monkeypatch) -> None:
