@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,10 @@ from densecli.sinks import CANDIDATES, DATASET_KINDS, WriteOptions
 from densecli.sinks.candidates import is_candidates
 from densecli.sinks.datasets import Datasets
 from densecli.sinks.one_image import outputs_of, put_in_place, write_outputs
+from densecli.sinks.ownership import KEPT, refuse_foreign
 from densecli.sinks.summary import to_json
 from densecli.sources import LoadedImage, local_path, output_names, read_image
+from densecli.sources.own_outputs import is_own_file
 from densecli.wording import FIRST_RUN, shown_input
 
 if TYPE_CHECKING:
@@ -90,9 +92,11 @@ def _segment_all(job: Job, place: Place, console: Console, segmenter_options: di
     # A bad preset must be said before seconds go into importing torch, and also where there is nothing to do.
     preset, overrides = segmenter_options.pop("preset"), segmenter_options.pop("overrides", ())
     segmenter_options["preset"] = load_preset(preset, overrides)
+    job = _without_own(job, console)
     plan = job.planned(place)
     inputs = len(plan)
     _check_candidates(job)
+    _check_coco(job, place)
     datasets = Datasets(job.kinds, place)
     stems = dict(zip((given for given, _ in plan), output_names([given for given, _ in plan]), strict=True))
     if job.skip_existing:
@@ -120,9 +124,28 @@ def _segment_all(job: Job, place: Place, console: Console, segmenter_options: di
     return _exit_code(run.failures, inputs)
 
 
+def _without_own(job: Job, console: Console) -> Job:
+    """The job without densecli's own pictures, which `*.png` brings along. Raises InputError where that leaves none."""
+    own = [given for given in job.inputs if not is_candidates(given) and _is_own(given)]
+    if not own:
+        return job
+    if len(own) == len(job.inputs):
+        raise errors.InputError(f"{shown_input(own[0])}: densecli made this picture itself; give the photo")
+    more = f" and {len(own) - 1} more" if len(own) > 1 else ""
+    console.notice(f"{shown_input(own[0])}{more}: skipped, densecli made it itself")
+    return replace(job, inputs=[given for given in job.inputs if given not in own])
+
+
+def _is_own(given: str) -> bool:
+    local = local_path(given)
+    return local is not None and is_own_file(*os.path.split(local))
+
+
 def _finish(datasets: Datasets, place: Place, console: Console) -> None:
     for path in datasets.finish():
         console.notice(f"data set: {place.shown(path)}")
+    for path in datasets.kept:
+        console.warning(f"{place.shown(path)}: {KEPT}")
     for name in datasets.missing:
         console.warning(f"{shown_input(name)}: is not in the data sets, its summary or picture is gone; run again")
 
@@ -142,6 +165,15 @@ def _check_candidates(job: Job) -> None:
         raise errors.UsageError(
             f"{shown_input(kept[0])}: --save {datasets[0]} needs the photo itself as input; give that, or take "
             f"{datasets[0]} out"
+        )
+
+
+def _check_coco(job: Job, place: Place) -> None:
+    """Raise OutputError where the file of all masks would be replaced that a run of batch keeps whole."""
+    path = place.folder / "annotations_coco.json"
+    if "coco" in job.kinds and place.found(path) and place.found(place.folder / "manifest.jsonl"):
+        raise errors.OutputError(
+            f"{place.shown(path)}: is of a run of batch; add to it with densecli batch, or choose another --output-dir"
         )
 
 
@@ -175,6 +207,7 @@ class _Run:
     def do(self, given: str, stem: str, outputs: dict[str, Path]) -> None:
         """Segment an input and write its outputs, or say why not. Raises what would meet every other input too."""
         try:
+            refuse_foreign(outputs.values(), self.place)
             image = None if is_candidates(given) else read_image(given)
         except Exception as error:
             return self._failed(given, error)

@@ -20,6 +20,7 @@ from densecli.masks import Segmentation
 from densecli.places import Place
 from densecli.sinks import KINDS
 from densecli.sinks.one_image import put_in_place
+from densecli.sinks.ownership import KEPT
 from densecli.sources import local_path
 from densecli.wording import shown_name
 
@@ -37,13 +38,19 @@ def image_kinds(kinds: Sequence[str]) -> tuple[str, ...]:
 
 
 class Spanning:
-    """The data sets, overlay videos and report of one run."""
+    """The data sets, overlay videos and report of one run.
+
+    Raises OutputError where they would take the place of what densecli did not write.
+    """
 
     def __init__(self, job: BatchJob, place: Place) -> None:
         from densecli.report.sent_pictures import SentPictures
         from densecli.sinks.datasets import Datasets
+        from densecli.sinks.ownership import refuse_foreign_report
         from densecli.sinks.video import OverlayVideos
 
+        if job.report:
+            refuse_foreign_report(place)
         self._job, self._place = job, place
         self._datasets = Datasets(job.kinds, place)
         self._overlay_videos = OverlayVideos(place)
@@ -88,9 +95,14 @@ class Spanning:
             if frame is not None and job.shard:
                 self._overlay_videos.add(stem.rpartition("/")[0], frame, entry.get("fps"))
         if self._datasets.kinds:
+            for entry in record.renamed():
+                stem, frame = str(entry["stem"]), entry.get("frame")
+                self._datasets.remove(stem, _dataset_name(str(entry["input"]), str(entry["source"]), frame))
             console.status("writing data sets")
             for path in self._datasets.finish():
                 console.notice(f"data set: {self._place.shown(path)}")
+            for path in self._datasets.kept[:_SHOWN_MISSING]:
+                console.warning(f"{self._place.shown(path)}: {KEPT}")
             for name in self._datasets.missing[:_SHOWN_MISSING]:
                 console.warning(f"{shown_name(name)}: is not in the data sets, its summary or picture is not there")
         if "overlay" in job.kinds:

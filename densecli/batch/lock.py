@@ -24,6 +24,8 @@ from densecli.wording import shown_name
 PREFIX = ".densecli-lock"
 _SHARD_LOCK = re.compile(re.escape(PREFIX) + r"\.\d+-of-\d+")
 _OLD_SECONDS = 3600.0
+_ENTERING_SECONDS = 120.0
+"""Shards before this one may have to sweep a folder of a million files."""
 
 
 @contextlib.contextmanager
@@ -40,25 +42,40 @@ def locked(output_dir: Path, shard: tuple[int, int] | None = None, shown: str | 
     whole = output_dir / PREFIX
     own = output_dir / f"{PREFIX}.{shard[0]}-of-{shard[1]}" if shard else whole
     with contextlib.ExitStack() as stack:
-        if shard:
-            # Held for a moment only, by each shard that starts: hence the wait.
-            with _hold(whole, shown, wait_seconds=3):
-                stack.enter_context(_hold(own, shown))
-        else:
-            stack.enter_context(_hold(own, shown))
-        others = _others_at_work(output_dir, own)
-        if others and not shard:
-            raise _taken(shown, others[0])
         owner = _owner_file(own)
-        # A run that ends takes its name tag away. One that is still there is of a run that was killed.
-        sweep(output_dir, everything=not others and any(output_dir.glob(f"{PREFIX}*.json")))
-        if not others:
-            for tag in output_dir.glob(f"{PREFIX}*.json"):
-                tag.unlink(missing_ok=True)
-        with explained(owner):
-            owner.write_text(json.dumps(this_process()), encoding="utf-8")
-        stack.callback(owner.unlink, missing_ok=True)
+        with _entering(whole, shown) if shard else contextlib.nullcontext():
+            stack.enter_context(_hold(own, shown))
+            others = _others_at_work(output_dir, own)
+            if others and not shard:
+                raise _taken(shown, others[0])
+            # A run that ends takes its name tag away. One that is still there is of a run that was killed.
+            sweep(output_dir, everything=not others and any(output_dir.glob(f"{PREFIX}*.json")))
+            if not others:
+                for tag in output_dir.glob(f"{PREFIX}*.json"):
+                    tag.unlink(missing_ok=True)
+            with explained(owner):
+                owner.write_text(json.dumps(this_process()), encoding="utf-8")
+            stack.callback(owner.unlink, missing_ok=True)
         yield
+
+
+@contextlib.contextmanager
+def _entering(whole: Path, shown: str) -> Iterator[None]:
+    """Held by each shard while it starts, one after the other: to look whether others are at work takes their locks.
+
+    A run of the whole job holds the same file as long as it is at work; by its name tag it is told from a shard.
+    """
+    end = time.monotonic() + _ENTERING_SECONDS
+    while True:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(_hold(whole, shown, wait_seconds=3))
+            except OutputError:
+                if _owner_file(whole).exists() or time.monotonic() > end:
+                    raise
+                continue
+            yield
+            return
 
 
 @contextlib.contextmanager

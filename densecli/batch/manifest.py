@@ -2,7 +2,8 @@
 
 Each line is one JSON object (`densecli/manifest/1`): `input`, `status` (done, failed; skipped only on stdout), `error`,
 `seconds`, `masks`, `coverage`, `outputs` (relative to the output folder), `size`, `mtime_ns` and `sha256` of the file,
-`settings` (fingerprint of preset, model and precision), `stem`, `frame`, `source`, `index`, `finished` (Unix time).
+`settings` (fingerprint of preset, model and precision), `alpha` (of the overlay), `stem`, `frame`, `source`, `index`,
+`finished` (Unix time).
 The last line of an output name counts; shards write files of their own, so that none waits for another.
 """
 
@@ -60,6 +61,11 @@ class Manifest:
         with explained(self.path):
             # Unbuffered: what could not be written must not come out later, behind something else.
             self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 - closed by __exit__
+            if not self._is_own():
+                raise OutputError(
+                    f"{shown_name(str(self.path))}: is there and was not written by densecli; move it away, or choose "
+                    "another --output-dir"
+                )
             self._drop_torn_line()
 
     def __exit__(self, *exc: object) -> None:
@@ -85,6 +91,14 @@ class Manifest:
                     os.ftruncate(self._file.fileno(), before)
                 raise
 
+    def _is_own(self) -> bool:
+        """Whether it begins as densecli's do, as far as it goes: a run may have been killed in its first line."""
+        assert self._file is not None
+        expected = to_line({"schema": SCHEMA}).removesuffix("}").encode()
+        self._file.seek(0)
+        first = self._file.read(len(expected))
+        return expected.startswith(first.strip(b"\0"))  # zeros are what a power cut leaves
+
     def _drop_torn_line(self) -> None:
         """A run that was killed, or a full disk, can leave the beginning of a line."""
         assert self._file is not None
@@ -105,20 +119,32 @@ class Manifest:
 def _key(entry: dict[str, Any]) -> int:
     """What a line is about: the output name, which one input owns; failures that have none, by input."""
     name = entry.get("stem")
-    text = f"o{name}" if name is not None else f"i{entry.get('input')}"
+    return _digest(f"o{name}" if name is not None else f"i{entry.get('input')}")
+
+
+def _input_key(entry: dict[str, Any]) -> int | None:
+    """Of the input itself, whatever its outputs are called; None of what has no outputs."""
+    if entry.get("stem") is None or entry.get("source") is None:
+        return None
+    return _digest(f"{entry['source']}#{entry.get('frame')}")
+
+
+def _digest(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 class Record:
     """What all manifests of a folder say, the latest line per output name; lines stay on disk. Not thread-safe.
 
-    Some 150 bytes of memory a line. Lines that are no JSON object of this schema are passed over.
+    Some 250 bytes of memory a line. Lines that are no JSON object of this schema are passed over.
     """
 
     def __init__(self, output_dir: Path) -> None:
         self._files: list[BinaryIO] = []
         self._latest: dict[int, tuple[float, int, int, int]] = {}
         """By key: when it ended, number of the file, place of the line in it, its length."""
+        self._name_of: dict[int, tuple[float, int]] = {}
+        """By input: when it ended last, and the key of its output name then."""
         for path in manifest_paths(output_dir):
             try:
                 self._files.append(path.open("rb"))
@@ -131,6 +157,10 @@ class Record:
                 key, finished = _key(entry), float(entry.get("finished") or 0)
                 if key not in self._latest or finished >= self._latest[key][0]:
                     self._latest[key] = (finished, len(self._files) - 1, offset, length)
+                if (source := _input_key(entry)) is not None and (
+                    source not in self._name_of or finished >= self._name_of[source][0]
+                ):
+                    self._name_of[source] = (finished, key)
 
     def __enter__(self) -> Record:
         return self
@@ -154,11 +184,25 @@ class Record:
         return entry if entry is not None and entry.get("stem") == stem else None
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """The latest line of each output name, in the order in which they ended."""
+        """The latest line of each output name, in the order in which they ended.
+
+        Without those of inputs whose outputs have another name since, as more inputs came beside them.
+        """
+        return (entry for entry in self._named() if not self._is_renamed(entry))
+
+    def renamed(self) -> Iterator[dict[str, Any]]:
+        """The lines that `entries` leaves out for it."""
+        return (entry for entry in self._named() if self._is_renamed(entry))
+
+    def _named(self) -> Iterator[dict[str, Any]]:
         for number, file in enumerate(self._files):
             for offset, _, entry in _entries(file):
                 if self._latest.get(_key(entry), (0, -1, -1, 0))[1:3] == (number, offset):
                     yield entry
+
+    def _is_renamed(self, entry: dict[str, Any]) -> bool:
+        source, key = _input_key(entry), _key(entry)
+        return source is not None and self._name_of.get(source, (0, key))[1] != key
 
 
 def _entries(file: BinaryIO) -> Iterator[tuple[int, int, dict[str, Any]]]:

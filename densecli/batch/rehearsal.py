@@ -10,12 +10,13 @@ from densecli.batch import finishing
 from densecli.batch.destination import looked_at
 from densecli.batch.job import BatchJob
 from densecli.batch.manifest import Record, to_line
-from densecli.batch.outputs import is_complete, refuse_foreign, relative
-from densecli.batch.run import collection_of, fingerprint_of, nothing_found
+from densecli.batch.outputs import is_complete, relative
+from densecli.batch.run import collection_of, nothing_found
 from densecli.batch.workers import Description
 from densecli.console import Console
 from densecli.places import Place
 from densecli.sinks.one_image import outputs_of
+from densecli.sinks.ownership import refuse_foreign
 from densecli.sources import local_path
 from densecli.sources.collecting import Item
 from densecli.wording import shown_input
@@ -32,7 +33,7 @@ def _rehearse(job: BatchJob, place: Place, console: Console) -> int:
     description = Description.without_loading(job.segmenter, job.devices[0])
     for notice in description.notices:
         console.notice(notice)
-    settings = fingerprint_of(job, description)
+    settings = description.fingerprint()
     to_do = complete = failed = 0
     collection, spanning = collection_of(job), finishing.Spanning(job, place)
     with Record(job.output_dir) as record:
@@ -48,14 +49,14 @@ def _rehearse(job: BatchJob, place: Place, console: Console) -> int:
                 entry["outputs"] = relative(outputs, job.output_dir)
                 if (
                     not job.overwrite
-                    and is_complete(earlier, found, outputs, place, settings)
+                    and is_complete(earlier, found, outputs, place, settings, job.write_options.alpha)
                     and spanning.can_rebuild(found)
                 ):
                     complete += 1
                     entry["status"] = "skipped"
                     said = "complete already"
                 else:
-                    refuse_foreign(outputs, earlier, place)
+                    refuse_foreign(outputs.values(), place, (earlier or {}).get("outputs") or ())
                     if (local := local_path(found.source)) is not None and not os.path.exists(local):
                         raise errors.InputError("does not exist; check the path")
                     to_do += 1

@@ -17,7 +17,7 @@ from densecli.batch.interruption import Interruption
 from densecli.batch.job import BatchJob
 from densecli.batch.manifest import SCHEMA, Manifest, Record, manifest_path, manifest_paths, to_line
 from densecli.batch.outcome import Outcome
-from densecli.batch.outputs import is_complete, refuse_foreign, relative, source_of
+from densecli.batch.outputs import is_complete, relative, source_of
 from densecli.batch.pipeline import Complete, Done, Failed, Note, Pipeline, Plan
 from densecli.batch.progress import Progress
 from densecli.batch.workers import Description, InProcess, Worker
@@ -26,6 +26,7 @@ from densecli.files import check_writable
 from densecli.model_names import named
 from densecli.remote.store import StoreError
 from densecli.sinks.one_image import outputs_of
+from densecli.sinks.ownership import refuse_foreign
 from densecli.sources import collecting
 from densecli.wording import FIRST_RUN, shown_input, without_password
 
@@ -109,7 +110,7 @@ class _Run:
         self.job, self.console, self.interruption = job, console, interruption
         self.workers, self.description = workers, description
         self.kinds = finishing.image_kinds(job.kinds)
-        self.settings = fingerprint_of(job, description)
+        self.settings = description.fingerprint()
         self.spanning = finishing.Spanning(job, self.place)
         self.outcome = Outcome()
         self.messages = messages.Messages(console)
@@ -117,6 +118,8 @@ class _Run:
         self.hopeless: errors.DensecliError | None = None
         self.redoing: set[str] = set()
         """Output names of inputs on their way that an earlier run has tried or done otherwise."""
+        self.done_since: dict[str, dict[str, Any]] = {}
+        """Lines of this run by output name, where files are looked at again and again and may change more than once."""
         self.began = time.time()
 
     def run(self) -> Outcome:
@@ -167,14 +170,14 @@ class _Run:
         return outputs_of(item.stem, self.job.output_dir, self.kinds)
 
     def _earlier(self, record: Record, item: Item, outputs: dict[str, Path]) -> dict[str, Any] | None:
-        entry = record.of(item.stem)
+        entry = self.done_since.get(item.stem) or record.of(item.stem)
         if (
             not self.job.overwrite
-            and is_complete(entry, item, outputs, self.place, self.settings)
+            and is_complete(entry, item, outputs, self.place, self.settings, self.job.write_options.alpha)
             and self.spanning.can_rebuild(item)
         ):
             return entry
-        refuse_foreign(outputs, entry, self.place)
+        refuse_foreign(outputs.values(), self.place, (entry or {}).get("outputs") or ())
         if entry is not None:
             self.redoing.add(item.stem)
         return None
@@ -207,6 +210,8 @@ class _Run:
             elif isinstance(event, Done):
                 line = self._done_entry(event)
                 manifest.append(line)
+                if self.job.watch:
+                    self.done_since[event.item.stem] = line
                 self.outcome.done += 1
                 self.spanning.ended(event.item)
                 progress.done += 1
@@ -247,6 +252,7 @@ class _Run:
             "coverage": event.coverage,
             "sha256": event.sha256,
             "outputs": relative(event.outputs, self.job.output_dir),
+            "alpha": self.job.write_options.alpha if "overlay" in event.outputs else None,
         }
 
     def _fail(self, event: Failed, manifest: Manifest) -> None:
@@ -305,11 +311,6 @@ def nothing_found(job: BatchJob) -> str:
     shown = ", ".join(shown_input(given) for given in list(job.inputs)[:3])
     more = "" if job.recursive else "; -r looks into subfolders"
     return f"{shown}: no images found{more}"
-
-
-def fingerprint_of(job: BatchJob, description: Description) -> str:
-    """Equal for runs that would give the same outputs from the same input."""
-    return description.fingerprint(job.write_options.alpha if "overlay" in job.kinds else None)
 
 
 def collection_of(job: BatchJob) -> Collection:

@@ -80,8 +80,8 @@ class Description:
             threads=torch.get_num_threads(),
         )
 
-    def fingerprint(self, alpha: float | None) -> str:
-        """SHA-256 (64 hex digits) of all that outputs depend on but the image. alpha: None where it does not matter.
+    def fingerprint(self) -> str:
+        """SHA-256 (64 hex digits) of all that masks depend on but the image.
 
         Limits are no part of it: they change time and memory, never masks.
         """
@@ -96,7 +96,6 @@ class Description:
             },
             "model": self.sha256,
             "precision": self.precision,
-            "alpha": alpha,
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

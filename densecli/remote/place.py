@@ -61,7 +61,7 @@ class RemotePlace:
         if facts is not None:
             return facts[0] != 0
         # There are no empty folders in a bucket.
-        return listing.has_folder(last) or (masks == 0 and not path.suffix)
+        return listing.has_folder(last) or (masks == 0 and last.endswith(("_masks", "_cutouts")))
 
     def bring(self, path: Path) -> bool:
         return not path.exists() and self.store.get(self._name(path), path)

@@ -23,6 +23,7 @@ from densecli.masks import encode_rle
 from densecli.report.entries import Entry
 from densecli.report.shrinking import shrink
 from densecli.sources import local_path, read_image
+from densecli.sources.own_outputs import REPORT_MARK
 
 FOLDER = "report"
 # Changes whenever the pictures or scripts do, so that those of an older densecli are made again.
@@ -58,8 +59,9 @@ class PictureMaker:
             pixels, details = self._details(entry, summary, overlay_path)
             details |= {"overlay": _href(overlay_path), "summary": _href(summary_path)}
             text = json.dumps(details, separators=(",", ":"), allow_nan=False)
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
-            return None  # deleted or damaged since; the page says that there is no picture
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, SyntaxError):
+            # Deleted or damaged since; the page says that there is no picture. (SyntaxError: what is no PNG.)
+            return None
         with complete_file(picture) as temporary:
             Image.fromarray(pixels).save(temporary, format="JPEG", quality=76, subsampling=0)
         with complete_file(script) as temporary:  # last: its first line says that both are complete
@@ -90,7 +92,7 @@ class PictureMaker:
                 parts.append(f"{status.st_size}-{status.st_mtime_ns}")
             except OSError:
                 parts.append("gone")
-        return f"/* densecli report {_VERSION}: {' '.join(parts)} */"
+        return f"{REPORT_MARK}{_VERSION}: {' '.join(parts)} */"
 
     def _summary(self, path: Path) -> dict[str, Any]:
         summary: dict[str, Any] = json.loads((self.output_dir / path).read_bytes())

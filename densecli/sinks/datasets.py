@@ -15,11 +15,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from densecli.files import complete_file
+from densecli.files import complete_file, explained
 from densecli.masks import Segmentation, decode_rle
 from densecli.places import Place
 from densecli.sinks import DATASET_KINDS, summary
 from densecli.sinks.images import save_png
+from densecli.sinks.ownership import refuse_foreign_datasets
 from densecli.sources.names import natural_key
 from densecli.sources.sorting import sorted_names
 from densecli.sources.urls import local_path
@@ -49,27 +50,38 @@ class OutlineFormat(Protocol):
     def file(self, output_dir: Path, stem: str) -> Path:
         """Where the file of an image goes."""
 
+    def files(self, output_dir: Path, stem: str, picture: str) -> list[Path]:
+        """All that `write` makes."""
+
+    def keeps(self, path: Path) -> bool:
+        """Whether what lies at an image's file is somebody's work by hand, which stays."""
+
     def write(self, output_dir: Path, image: Outlined) -> list[Path]:
         """Write it, complete or not at all; all that was written. Raises OutputError."""
 
-    def finish(self, output_dir: Path) -> Path:
-        """Write what belongs to all images, and say what names the data set. Raises OutputError."""
+    def begin(self, place: Place) -> Path:
+        """Put in place what belongs to all images, where it is not there. What to open. Raises OutputError."""
 
 
 class Datasets:
     """All data sets of one run. Usable from several threads until `finish`.
 
     kinds: of DATASET_KINDS; others are passed over. Each image's summary must be in the place when it is added.
+    Raises OutputError where they would take the place of what densecli did not write.
     """
 
     def __init__(self, kinds: Sequence[str], place: Place) -> None:
+        refuse_foreign_datasets(kinds, place)
         self._place, self._output_dir = place, place.folder
         self.kinds = tuple(kind for kind in DATASET_KINDS if kind in kinds)
         self._formats: list[OutlineFormat] = [
             import_module(f"densecli.sinks.{kind}") for kind in self.kinds if kind != "coco"
         ]
         self._lock = threading.Lock()
+        self._begun: list[Path] | None = None
         self._noted = tempfile.TemporaryFile("w+b", prefix="densecli-")  # noqa: SIM115 - until finish
+        self.kept: list[Path] = []
+        """Files of images, at most a hundred, that stay as they are, as somebody worked on them."""
         self.missing: list[str] = []
         """Images, at most a hundred, whose summary or picture was not there when the data sets were put together."""
 
@@ -90,6 +102,7 @@ class Datasets:
         """
         if not self.kinds:
             return
+        self._begin()
         image_name = without_password(image_name)
         image: Outlined | None = None
         made: list[Path] = []
@@ -101,7 +114,8 @@ class Datasets:
                 made.append(_copy(self._output_dir, item_stem))
             image = _outlined(self._picture(item_stem, image_name), item_stem, segmentation)
         for written in self._formats:
-            if image is None and not self._is_older(written.file(self._output_dir, item_stem), item_stem):
+            file = written.file(self._output_dir, item_stem)
+            if (image is None and not self._is_older(file, item_stem)) or self._keeps(written, file):
                 continue
             needed = (_summary_path(self._output_dir, item_stem), _copy(self._output_dir, item_stem))
             brought += [path for path in needed if image is None and self._place.bring(path)]
@@ -116,6 +130,15 @@ class Datasets:
             self._noted.seek(0, os.SEEK_END)
             self._noted.write(line)
 
+    def remove(self, item_stem: str, image_name: str) -> None:
+        """An image is known by another name since: what is called by the old one goes, unless somebody worked on it."""
+        for written in self._formats:
+            if not self._keeps(written, written.file(self._output_dir, item_stem)):
+                for path in written.files(self._output_dir, item_stem, self._picture(item_stem, image_name)):
+                    with explained(path):
+                        path.unlink(missing_ok=True)
+                    self._place.outdate(path)
+
     def finish(self) -> list[Path]:
         """Put the data sets together. Returns what to open of each. Raises OutputError."""
         written = []
@@ -125,10 +148,30 @@ class Datasets:
 
             self._place.bring_all(_summary_path(self._output_dir, stem) for stem, _ in self._images())
             written.append(coco.write(self._output_dir, self._pictures))
-        written += [finished.finish(self._output_dir) for finished in self._formats]
+        written += self._begin()
         self._noted.close()
         self._place.send([path for path in written if path.is_file()], keep=True)
         return written
+
+    def _begin(self) -> list[Path]:
+        """Before any image: what is left of a run that was killed must be known as densecli's."""
+        with self._lock:
+            if self._begun is None:
+                self._begun = [begun.begin(self._place) for begun in self._formats]
+            return self._begun
+
+    def _keeps(self, written: OutlineFormat, file: Path) -> bool:
+        brought = self._place.bring(file)
+        try:
+            kept = written.keeps(file)
+        finally:
+            if brought:
+                self._place.let_go(file)
+        if kept:
+            with self._lock:
+                if len(self.kept) < 100 and file not in self.kept:
+                    self.kept.append(file)
+        return kept
 
     def _is_older(self, file: Path, stem: str) -> bool:
         made, of = self._place.found(file), self._place.found(_summary_path(self._output_dir, stem))

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
-from densecli.files import complete_file
+from densecli import __version__
+from densecli.files import complete_file, explained
+from densecli.places import Place
 from densecli.sinks.datasets import Outlined, relative_to
 from densecli.sinks.polygons import joined, regions_of
 
 _VERSION = "5.5.0"  # of labelme's format
+_HEAD = f'{{\n "version": "{_VERSION}"'.encode()
+_OURS = "densecli"
+"""Key by which a file tells that densecli wrote it, and what; labelme keeps keys that it does not know."""
 
 
 def file(output_dir: Path, stem: str) -> Path:
     return output_dir / "labelme" / f"{stem}.json"
+
+
+def files(output_dir: Path, stem: str, picture: str) -> list[Path]:
+    return [file(output_dir, stem)]
+
+
+def keeps(path: Path) -> bool:
+    """Whether there are other shapes than densecli wrote: somebody corrected them, or drew their own."""
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return not _is_cut(path)
+    try:
+        return bool(document[_OURS]["shapes"] != _digest(document["shapes"]))
+    except (KeyError, TypeError):
+        return True
 
 
 def write(output_dir: Path, image: Outlined) -> list[Path]:
@@ -39,13 +64,29 @@ def write(output_dir: Path, image: Outlined) -> list[Path]:
         "imageData": None,
         "imageHeight": image.height,
         "imageWidth": image.width,
+        _OURS: {"version": __version__, "shapes": _digest(shapes)},
     }
     with complete_file(path) as temporary:
         temporary.write_text(json.dumps(document, indent=1), encoding="ascii")
     return [path]
 
 
-def finish(output_dir: Path) -> Path:
-    path = output_dir / "labelme"
-    path.mkdir(parents=True, exist_ok=True)
+def _is_cut(path: Path) -> bool:
+    """Whether it is the beginning of what densecli writes, as far as it goes; a power cut leaves such files."""
+    try:
+        with open(path, "rb") as file:
+            first = file.read(len(_HEAD)).strip(b"\0")
+    except OSError:
+        return False
+    return _HEAD.startswith(first)
+
+
+def _digest(shapes: list[dict[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
+
+
+def begin(place: Place) -> Path:
+    path = place.folder / "labelme"
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
     return path

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from densecli.files import explained
+from densecli.files import TEMPORARY_PREFIX, explained
 from densecli.masks import Segmentation
 from densecli.places import Place
 from densecli.sinks import KINDS, WriteOptions, sink
+
+_OF_PIXELS = frozenset(["overlay", "cutouts"])
+"""Kinds that take the image itself."""
 
 
 def outputs_of(stem: str, output_dir: Path, kinds: Sequence[str]) -> dict[str, Path]:
@@ -19,15 +26,22 @@ def outputs_of(stem: str, output_dir: Path, kinds: Sequence[str]) -> dict[str, P
 
 
 def write_outputs(segmentation: Segmentation, outputs: Mapping[str, Path], options: WriteOptions) -> None:
-    """Write all kinds, each complete or not at all. Raises OutputError."""
-    if outputs:
-        # Until all are new, the set must not look complete: a run that is killed here would leave old beside new.
-        _remove(list(outputs.values())[-1])
+    """Write all kinds, each complete or not at all. Raises OutputError, and InputError where there are no pixels.
+
+    Where not even the first can be written, all that was there before is there still.
+    """
+    if not outputs:
+        return
+    if not _OF_PIXELS.isdisjoint(outputs):
+        _ = segmentation.pixels  # those of candidates are read from the photo, which may be gone
     begin = time.perf_counter()
-    for kind, path in outputs.items():
-        if kind == "json":  # the last one: it holds the time that the others took
-            segmentation.written_in(time.perf_counter() - begin)
-        sink(kind).write(segmentation, path, options)
+    # Until all are new, the set must not look complete: a run that is killed here would leave old beside new.
+    with _set_aside(list(outputs.values())[-1]) as old:
+        for kind, path in outputs.items():
+            if kind == "json":  # the last one: it holds the time that the others took
+                segmentation.written_in(time.perf_counter() - begin)
+            sink(kind).write(segmentation, path, options)
+            old.is_out_of_date = True
     if "json" not in outputs:
         segmentation.written_in(time.perf_counter() - begin)
 
@@ -41,9 +55,29 @@ def put_in_place(outputs: Mapping[str, Path], place: Place, kinds: Sequence[str]
         place.send([path], keep=kind == "json" and "coco" in kinds)
 
 
-def _remove(path: Path) -> None:
+@dataclass
+class _Old:
+    is_out_of_date: bool = False
+
+
+@contextmanager
+def _set_aside(path: Path) -> Iterator[_Old]:
+    """What is at `path` is not there within the block; it comes back where that fails before it is out of date."""
+    old = _Old()
+    if not os.path.lexists(path):
+        yield old
+        return
+    aside = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
     with explained(path):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+        os.replace(path, aside)
+    try:
+        yield old
+    except BaseException:
+        if not old.is_out_of_date:
+            os.replace(aside, path)
+        raise
+    finally:
+        if aside.is_dir() and not aside.is_symlink():
+            shutil.rmtree(aside, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            aside.unlink(missing_ok=True)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path, PurePath
 
 from densecli.files import TEMPORARY_PREFIX, complete_file, explained
+from densecli.places import Place
 from densecli.sinks.datasets import Outlined
 from densecli.sinks.polygons import joined, regions_of
+from densecli.sources.own_outputs import YOLO_MARK
 
 # Readers multiply by the width and either round or cut off: both must come back to the pixel that was meant.
 _INSIDE_PIXEL = 0.2
-_DATA = """\
-# Images are links to the inputs; split them into train and val as you need.
+_DATA = f"""\
+{YOLO_MARK}; split them into train and val as you need.
 train: images
 val: images
 nc: 1
@@ -23,7 +26,17 @@ names: [object]
 
 
 def file(output_dir: Path, stem: str) -> Path:
-    return output_dir / "yolo" / "labels" / f"{stem}.txt"
+    return output_dir / "yolo" / "labels" / f"{_readable(stem)}.txt"
+
+
+def files(output_dir: Path, stem: str, picture: str) -> list[Path]:
+    link = output_dir / "yolo" / "images" / f"{_readable(stem)}{PurePath(picture).suffix}"
+    return [link, file(output_dir, stem)]
+
+
+def keeps(path: Path) -> bool:
+    """Never: a file of numbers does not tell who wrote it."""
+    return False
 
 
 def write(output_dir: Path, image: Outlined) -> list[Path]:
@@ -33,25 +46,33 @@ def write(output_dir: Path, image: Outlined) -> list[Path]:
         if regions:
             points = (joined(regions) + _INSIDE_PIXEL) / [image.width, image.height]
             lines.append("0 " + " ".join(f"{value:.7g}" for value in points.ravel().tolist()) + "\n")
-    picture = output_dir / "yolo" / "images" / f"{image.stem}{PurePath(image.picture).suffix}"
+    picture, labels = files(output_dir, image.stem, image.picture)
     _link(image.picture, picture)
-    labels = file(output_dir, image.stem)
     with complete_file(labels) as temporary:
         temporary.write_text("".join(lines), encoding="ascii")
     return [picture, labels]
 
 
-def finish(output_dir: Path) -> Path:
-    path = output_dir / "yolo" / "data.yaml"
-    with complete_file(path) as temporary:
-        temporary.write_text(_DATA, encoding="ascii")
+def begin(place: Place) -> Path:
+    path = place.folder / "yolo" / "data.yaml"
+    if place.found(path) is None:  # else somebody may have split it into train and val
+        with complete_file(path) as temporary:
+            temporary.write_text(_DATA, encoding="ascii")
+        place.send([path], keep=True)
     return path
+
+
+def _readable(stem: str) -> str:
+    """The stem without a folder `images`: readers find a picture's labels by the last of that name in its path."""
+    return re.sub(r"(?:^|(?<=/))(images_*)(?=/)", r"\1_", stem)
 
 
 def _link(picture: str, place: Path) -> None:
     """A link to the picture; a copy where there can be no links."""
     with explained(place):
         place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists() and os.path.samefile(picture, place):
+            return  # the input itself, or a link to it: another in its place could lead to itself
     temporary = place.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
         # From the folder's real path: the system resolves the link from there.

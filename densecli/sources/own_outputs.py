@@ -12,11 +12,19 @@ PNG_MARK = b"tEXtSoftware\0densecli"
 _PICTURE = re.compile(r"(.+)_(?:overlay|labels(?:_wholes|_leaves)?)\.png", re.IGNORECASE | re.DOTALL)
 _VIDEO = re.compile(r"(.+)_overlay\.mp4", re.IGNORECASE | re.DOTALL)
 _SHEET = re.compile(r".+_compare\.png", re.IGNORECASE | re.DOTALL)
-_FOLDER = re.compile(r"(.+)_(?:masks|cutouts)", re.IGNORECASE | re.DOTALL)
+_FOLDER = re.compile(r".+_(?:masks|cutouts)", re.IGNORECASE | re.DOTALL)
+_NUMBERED = re.compile(r"\d{4,}\.png")
+_CLUTTER = ("thumbs.db", "desktop.ini")
+"""What systems leave in folders that they show; so do names that begin with a dot."""
 _CANDIDATES_HEAD = re.compile(rb"PK\x03\x04.{26}densecli\.json", re.DOTALL)
 RUN_FOLDERS = ("yolo", "labelme", "report", "dataset_images")
+YOLO_MARK = "# Images are links to the inputs"
+"""Begins the `data.yaml` of a data set that densecli wrote."""
+REPORT_MARK = "/* densecli report "
+"""Begins every script in the report's folder."""
+_REPORT_PART = re.compile(r"[0-9a-f]{2}")
 _MANIFEST = re.compile(r"manifest(\.\d+-of-\d+)?\.jsonl")
-_HEAD_BYTES = 512
+_HEAD_BYTES = 4096  # a report says late who wrote it
 
 
 def is_manifest_name(name: str) -> bool:
@@ -27,12 +35,10 @@ def is_manifest_name(name: str) -> bool:
 def is_own_file(folder: str, name: str) -> bool:
     """Whether densecli wrote the local file `name` in `folder`."""
     path = os.path.join(folder, name)
-    if match := _PICTURE.fullmatch(name):
-        return PNG_MARK in _head(path) or _is_summary(os.path.join(folder, f"{match[1]}_masks.json"))
+    if _PICTURE.fullmatch(name) or _SHEET.fullmatch(name):
+        return PNG_MARK in _head(path)
     if name.endswith("_masks.json"):
         return _is_summary(path)
-    if _SHEET.fullmatch(name):
-        return PNG_MARK in _head(path)
     if name.lower().endswith(".candidates"):
         return _CANDIDATES_HEAD.match(_head(path)) is not None
     if match := _VIDEO.fullmatch(name):
@@ -40,14 +46,57 @@ def is_own_file(folder: str, name: str) -> bool:
     return False
 
 
-def is_own_folder(folder: str, name: str) -> bool:
-    """Whether densecli wrote all that lies in the local folder `name` in `folder`."""
-    if match := _FOLDER.fullmatch(name):
-        if _is_summary(os.path.join(folder, f"{match[1]}_masks.json")):
-            return True
-        first = os.path.join(folder, name, "0001.png")
-        return PNG_MARK in _head(first)
-    return name in RUN_FOLDERS and _has_manifest(folder)
+def is_own_folder(folder: str, name: str, *, each: bool = False) -> bool:
+    """Whether densecli wrote all that lies in the local folder `name` in `folder`, and something does.
+
+    each: look into each of its pictures, as before they are removed, not only into the first.
+    """
+    path = os.path.join(folder, name)
+    if _FOLDER.fullmatch(name):
+        return _are_numbered_pictures(path, each)
+    if _REPORT_PART.fullmatch(name):
+        return any(
+            REPORT_MARK.encode() in _head(os.path.join(path, entry)) for entry in _names(path) if entry.endswith(".js")
+        )
+    if name not in RUN_FOLDERS or not _has_manifest(folder):
+        return False
+    # A user's own folder may be called the same.
+    if name == "yolo":
+        return is_own_yolo(path)
+    if name == "labelme":
+        return all(file.endswith(".json") for _, _, files in os.walk(path) for file in files)
+    return name != "report" or all(map(_REPORT_PART.fullmatch, _names(path)))
+
+
+def is_own_yolo(path: str) -> bool:
+    """Whether densecli wrote the YOLO data set in the local folder `path`."""
+    return YOLO_MARK.encode() in _head(os.path.join(path, "data.yaml"))
+
+
+def is_own_coco(path: str) -> bool:
+    """Whether densecli wrote the COCO file at the local `path`."""
+    return b'"description": "densecli"' in _head(path)
+
+
+def is_own_report(path: str) -> bool:
+    """Whether densecli wrote the page at the local `path`."""
+    return b'<meta name="generator" content="densecli' in _head(path)
+
+
+def _are_numbered_pictures(path: str, each: bool) -> bool:
+    names = _names(path)
+    if not names or not all(map(_NUMBERED.fullmatch, names)):
+        return False
+    return all(PNG_MARK in _head(os.path.join(path, name)) for name in (names if each else [min(names)]))
+
+
+def _names(path: str) -> list[str]:
+    """What lies in a folder, but for what systems leave there."""
+    try:
+        names = os.listdir(path)
+    except OSError:
+        return []
+    return [name for name in names if not name.startswith(".") and name.casefold() not in _CLUTTER]
 
 
 def _head(path: str) -> bytes:

@@ -6,13 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
+from densecli.batch import lock
 from densecli.batch.lock import locked
 from densecli.errors import OutputError
 from densecli.files import TEMPORARY_PREFIX
@@ -70,6 +73,29 @@ def test_shards_share_the_folder_but_not_with_their_double_or_a_whole_run(tmp_pa
         for refused in ((1, 2), None):
             with pytest.raises(OutputError, match=f"process {other.pid}"), locked(tmp_path, refused):
                 pass
+
+
+def test_shards_that_start_together_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look for others at work is to take their locks for a moment: who does it must keep others from starting."""
+    looked = []
+
+    def others_at_work(output_dir: Path, own: Path) -> list[Path]:
+        with pytest.raises(Timeout):
+            FileLock(output_dir / lock.PREFIX, timeout=0).acquire()
+        looked.append(own.name)
+        return []
+
+    monkeypatch.setattr(lock, "_others_at_work", others_at_work)
+    with FileLock(tmp_path / lock.PREFIX, thread_local=False) as starting:  # another shard, which has much to sweep
+        threading.Timer(4, starting.release, [True]).start()
+        with locked(tmp_path, (1, 2)):
+            assert looked == [f"{lock.PREFIX}.1-of-2"]
+    with FileLock(tmp_path / lock.PREFIX):  # a run of the whole job, which has its name tag there
+        (tmp_path / f"{lock.PREFIX}.json").write_text("{}")
+        begin = time.monotonic()
+        with pytest.raises(OutputError, match="another run is writing there"), locked(tmp_path, (1, 2)):
+            pass
+        assert time.monotonic() - begin < 30
 
 
 def test_leftovers_of_a_killed_run_go(tmp_path: Path) -> None:

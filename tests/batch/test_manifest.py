@@ -49,7 +49,10 @@ def test_nothing_is_made_for_nothing(tmp_path: Path) -> None:
         assert len(record) == 0
 
 
-@pytest.mark.parametrize("torn", [b"{", b'{"schema": "densecli/manifest/1", "stem": "b', b"x" * 200_000])
+LONG = b'{"schema": "densecli/manifest/1", "stem": "' + b"x" * 200_000
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"schema": "densecli/manifest/1", "stem": "b', LONG, b"\0" * 300])
 def test_a_torn_line_goes_and_what_follows_is_whole(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "manifest.jsonl"
     write(path, line("a"))
@@ -65,8 +68,8 @@ def test_a_torn_line_goes_and_what_follows_is_whole(tmp_path: Path, torn: bytes)
 
 def test_foreign_lines_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "manifest.jsonl"
-    path.write_text('[1]\nnull\n{"stem": "x"}\n\nno json\n')
     write(path, line("a"))
+    path.write_bytes(path.read_bytes() + b'[1]\nnull\n{"stem": "x"}\n\nno json\n')
     with Record(tmp_path) as record:
         assert [entry["stem"] for entry in record.entries()] == ["a"]
 

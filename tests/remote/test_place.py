@@ -65,7 +65,7 @@ def test_a_folder_is_sent_as_a_whole(place: RemotePlace, tmp_path: Path) -> None
     assert [(path.name, path.read_text()) for path in there.iterdir()] == [("0001.png", "0001.png")]
     place.refresh()
     assert place.is_whole(folder, 1)
-    none = place.folder / "empty_masks"
+    none = place.folder / "empty.v2_masks"
     none.mkdir()
     place.send([none])
     assert place.is_whole(none, 0) and not place.is_whole(none, 1)  # a bucket has no empty folders

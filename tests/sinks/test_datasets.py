@@ -247,7 +247,7 @@ def test_nothing_is_left_behind_and_nothing_written_where_nothing_was_asked(run:
 
 
 def test_a_folder_that_cannot_be_written(run: Run) -> None:
-    (run.out / "yolo").write_text("in the way")
+    (run.out / "labelme").write_text("in the way")
     datasets = Datasets(ALL, Here(run.out))
     with pytest.raises(OutputError, match="not a folder"):
         datasets.add("img1", "photos/img1.png", run.segmentations["img1"])

@@ -1,0 +1,71 @@
+"""Before anything takes the place of what is there: densecli wrote it, or it stays and its name is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+
+from densecli.errors import OutputError
+from densecli.places import Place
+from densecli.sources.own_outputs import is_own_coco, is_own_file, is_own_folder, is_own_report, is_own_yolo
+
+KEPT = "somebody worked on it, it stays as it is; remove it to have it written anew"
+"""Said of a file that people correct by hand."""
+
+
+def refuse_foreign(outputs: Iterable[Path], place: Place, known: Collection[str] = ()) -> None:
+    """Raise OutputError where an output of an image would take the place of something that densecli did not write.
+
+    known: outputs, relative to the place's folder and posix, that a record tells to be densecli's. Folders are looked
+    into all the same: as they are replaced whole, what somebody put into one would go.
+    """
+    unknown = [
+        path
+        for path in outputs
+        if place.is_whole(path, None) and (path.is_dir() or path.relative_to(place.folder).as_posix() not in known)
+    ]
+    for path in unknown:
+        place.sample(path)
+    for path in unknown:
+        if path.is_dir():
+            own = is_own_folder(str(path.parent), path.name, each=True) or not any(path.iterdir())
+        else:
+            own = is_own_file(str(path.parent), path.name)
+        if not own:
+            raise _foreign(place, path)
+    for path in unknown:
+        place.forget_sample(path)
+
+
+def refuse_foreign_datasets(kinds: Sequence[str], place: Place) -> None:
+    """The same of data sets; labelme looks at each of its files itself, as people correct them. Raises OutputError."""
+    if "coco" in kinds:
+        path = place.folder / "annotations_coco.json"
+        if place.is_whole(path, None) and not _is_own(path, place, is_own_coco):
+            raise _foreign(place, path)
+    if "yolo" in kinds:
+        path = place.folder / "yolo"
+        is_empty = path.is_dir() and not any(path.iterdir())
+        is_own = _is_own(path / "data.yaml", place, lambda file: is_own_yolo(str(path)))
+        if place.is_whole(path, None) and not is_empty and not is_own:
+            raise _foreign(place, path)
+
+
+def refuse_foreign_report(place: Place) -> None:
+    """The same of the report. Raises OutputError."""
+    path = place.folder / "report.html"
+    if place.is_whole(path, None) and not _is_own(path, place, is_own_report):
+        raise _foreign(place, path, "or write --no-report")
+
+
+def _is_own(file: Path, place: Place, told: Callable[[str], bool]) -> bool:
+    brought = place.bring(file)
+    try:
+        return told(str(file))
+    finally:
+        if brought:
+            place.let_go(file)
+
+
+def _foreign(place: Place, path: Path, otherwise: str = "or choose another --output-dir") -> OutputError:
+    return OutputError(f"{place.shown(path)}: is there and was not written by densecli; move it away, {otherwise}")
