@@ -16,21 +16,19 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from densecli import checkpoints
-from densecli.checkpoints import STARTER, CheckpointEntry
+from densecli.automatic_choice import chosen_automatically
+from densecli.checkpoints import STARTER
 from densecli.device_names import PRECISIONS, check_precision, parse_device
 from densecli.engine.encoder import cast_products
-from densecli.engine.memory import free_bytes
 from densecli.errors import CheckpointError, EnvironmentProblem
 from densecli.files import sha256_of
-from densecli.model_names import Choice, config_path, named, names_file
+from densecli.model_names import Choice, config_path, named, names_file, verified
 from densecli.network_config import module_of
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
 DTYPES = dict(zip(PRECISIONS, (torch.float32, torch.bfloat16, torch.float16), strict=True))
-# What a run needs beside the weights themselves: features, one tile, buffers of the libraries.
-WORKING_BYTES = 1_000_000_000
 _ADVICE = "`{}` gets SAM 2.1".format(checkpoints.fetch_command("large"))
 
 
@@ -101,38 +99,10 @@ def choose(
     if choice is None and names_file(model):
         return _with_guessed_config(Path(model))
     if choice is None:
-        return _choose_auto(preferred, device, checkpoint_dir)
+        return chosen_automatically(preferred, device, checkpoint_dir)
     if names_file(model) or model == STARTER:
         return choice
-    return _verified(checkpoints.load_registry().entry(choice.name), choice.weights)
-
-
-def _verified(entry: CheckpointEntry, weights: Path, reason: str | None = None) -> Choice:
-    """The choice of this entry. Raises CheckpointError where the file is not what the registry says."""
-    checkpoints.verify(entry, weights)
-    return Choice(entry.name, weights, config_path(entry), reason, verified=entry)
-
-
-def _choose_auto(preferred: str | None, device: torch.device, checkpoint_dir: Path | None) -> Choice:
-    registry = checkpoints.load_registry()
-    if preferred == STARTER:
-        return Choice(STARTER, *checkpoints.starter_files(), reason="model: starter, as the preset asks")
-    if preferred is not None:
-        path = checkpoints.find_checkpoint(preferred, checkpoint_dir)
-        if path is not None:
-            entry = registry.entry(preferred)
-            return _verified(entry, path, f"model: {entry.name}, the preset's choice, from {path}")
-    room = free_bytes(device)
-    by_size = sorted(registry.entries.values(), key=lambda e: -e.size)
-    on_disk = [(e, p) for e in by_size if (p := checkpoints.find_checkpoint(e.name, checkpoint_dir)) is not None]
-    better = f"; {checkpoints.fetch_command(preferred or 'large')} gets {preferred or 'large'}"
-    for entry, path in on_disk:
-        if entry.size + WORKING_BYTES <= room:
-            return _verified(entry, path, f"model: {entry.name}, the largest on disk that fits {device}{better}")
-    why = f"no checkpoint on disk fits {device}'s free memory" if on_disk else "no SAM 2.1 checkpoint on disk"
-    return Choice(
-        STARTER, *checkpoints.starter_files(), reason=f"model: starter, a small stand-in, as there is {why}{better}"
-    )
+    return verified(checkpoints.load_registry().entry(choice.name), choice.weights)
 
 
 def _with_guessed_config(weights: Path) -> Choice:
@@ -297,10 +267,8 @@ def notices_of(choice: Choice) -> list[str]:
     """What a user should know about the choice of model."""
     notices = [choice.reason] if choice.reason else []
     if choice.name == STARTER:
-        notices.append(
-            "the starter is a small stand-in, coarser than SAM 2.1; "
-            f"for real work run: {checkpoints.fetch_command('large')}"
-        )
+        remedy = f"; {choice.better}" if choice.better else ""
+        notices.append(f"the starter is a small stand-in, coarser than SAM 2.1{remedy}")
     return notices
 
 

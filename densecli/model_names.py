@@ -23,6 +23,8 @@ class Choice:
     reason: str | None = None
     verified: CheckpointEntry | None = None
     """The registry's entry that the weights were found to be; None where nobody compared them."""
+    better: str | None = None
+    """How to have a better one, in words, where `reason` does not say so."""
 
 
 def names_file(model: str) -> bool:
@@ -43,7 +45,7 @@ def named(model: str, checkpoint_dir: Path | None, config: Path | None) -> Choic
     if model == "auto":
         return None
     if model == STARTER:
-        return Choice(STARTER, *checkpoints.starter_files())
+        return starter(checkpoint_dir)
     entry = checkpoints.load_registry().entry(model, beside=("auto", STARTER))
     location = checkpoints.locate(entry.name, checkpoint_dir)
     if location.path is None:
@@ -58,6 +60,25 @@ def check_named(segmenter_options: Mapping[str, Any]) -> None:
     """Raises what `named` does for arguments of Segmenter, where they name a model."""
     options = segmenter_options
     named(options.get("model", "auto"), options.get("checkpoint_dir"), options.get("config"))
+
+
+def starter(checkpoint_dir: Path | None, reason: str | None = None) -> Choice:
+    """The starter, where it was asked for. Raises CheckpointError if the installation lacks it."""
+    folders, own = checkpoints.search_dirs(checkpoint_dir), checkpoints.shipped_registry_file()
+    official = [entry for entry in checkpoints.load_registry().entries.values() if entry.registry == own]
+    here = [entry for entry in official if checkpoints.locate_entry(entry, folders).path]
+    better = (
+        f"use --model {max(here, key=lambda entry: entry.size).name}"
+        if here
+        else f"run: {checkpoints.fetch_command('large')}"
+    )
+    return Choice(STARTER, *checkpoints.starter_files(), reason=reason, better=f"for real work {better}")
+
+
+def verified(entry: CheckpointEntry, weights: Path, reason: str | None = None) -> Choice:
+    """The choice of this entry. Raises CheckpointError where the file is not what the registry says."""
+    checkpoints.verify(entry, weights)
+    return Choice(entry.name, weights, config_path(entry), reason, verified=entry)
 
 
 def config_path(entry: CheckpointEntry) -> Path:

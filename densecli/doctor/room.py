@@ -23,7 +23,7 @@ def what_fits(device: torch.device) -> dict[str, Any]:
 
     `points`: 0 where the checkpoint does not fit at all. `most`: as many as there would be if memory were no limit.
     """
-    from densecli import checkpoints, model
+    from densecli import automatic_choice, checkpoints, model
     from densecli.engine import memory
 
     dtype = model.DTYPES[model.resolve_precision("auto", device)]
@@ -34,7 +34,7 @@ def what_fits(device: torch.device) -> dict[str, Any]:
     points = {}
     for entry in checkpoints.load_registry().entries.values():
         # The rule by which `--model auto` passes a checkpoint over.
-        if entry.size + model.WORKING_BYTES > free:
+        if entry.size + automatic_choice.WORKING_BYTES > free:
             points[entry.name] = 0
         else:
             together, whole = _at_a_time(device, max(0, budget - entry.size), shape)
