@@ -12,7 +12,9 @@ import threading
 import time
 import tracemalloc
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -532,6 +534,69 @@ def test_a_missing_bucket_is_one_failure() -> None:
     assert isinstance(item, Item)
     with pytest.raises(InputError, match="does not exist"):
         item.load()
+
+
+@pytest.fixture
+def served(inside: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URL of the current folder."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(inside))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_list_by_url(served: str, inside: Path) -> None:
+    files("d/photos/a b.png", "d/c.png", "e.png")
+    own, far = inside / "e.png", f"{served}/d/photos/a%20b.png?size=full"
+    Path("d/list.txt").write_text(f"photos/a b.png\n./c.png\n../e.png\n{own}\n{far}\nphotos/a b.png\n")
+    collection = Collection([f"{served}/d/list.txt?token=a.b/c"], output_dir="out")
+    found = [item for item in collection if isinstance(item, Item)]
+    host = served.removeprefix("http://").replace(":", "_")
+    assert [(item.source, item.stem) for item in found] == [
+        (f"{served}/d/photos/a b.png", "photos/a b"),
+        (f"{served}/d/c.png", "c"),
+        (f"{served}/e.png", f"{host}/e"),
+        (str(own), "e"),
+        (far, "photos/a%20b"),
+    ]
+    assert all((item.load().pixels == [200, 10, 10]).all() for item in found)
+    assert collection.skipped == {"listed twice": 1}
+    assert {stem.partition("/")[0] for stem in stems(items(f"{served}/d/list.txt?token=a.b/c", "e.png"))} == {
+        "list",
+        "e",
+    }
+    assert stems(items((inside / "d" / "list.txt").as_uri()))[:2] == ["photos/a b", "c"]
+    (problem,) = problems(f"{served}/none.txt")
+    assert "404" in str(problem.error)
+
+
+def test_a_list_in_a_bucket_or_an_archive() -> None:
+    files("p/a.png")
+    with zipfile.ZipFile("all.zip", "w") as archive:
+        archive.write("p/a.png", "x/p/a.png")
+        archive.writestr("x/list.txt", "p/a.png\n")
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/bucket/x/list.txt", b"p/a.png\np/*.png\n")
+    memory.pipe_file("/bucket/x/p/a.png", Path("p/a.png").read_bytes())
+    try:
+        (item,) = items("memory://bucket/x/list.txt")
+        assert (item.source, item.stem) == ("memory://bucket/x/p/a.png", "p/a")
+        (item,) = items("zip://x/list.txt::all.zip")
+        assert (item.source, item.stem) == ("zip://x/p/a.png::all.zip", "p/a")
+        assert item.load().pixels.shape == (2, 3, 3)
+    finally:
+        memory.rm("/bucket", recursive=True)
+
+
+def test_a_list_inside_a_list() -> None:
+    Path("inner.txt").write_text("a.png\n")
+    assert listed(b"inner.txt\n") == ["inner.txt: is a list inside a list; give it to `densecli batch` itself"]
 
 
 # --- shards, watching, size ------------------------------------------------------------------------------------------

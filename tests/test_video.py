@@ -10,6 +10,8 @@ import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -308,6 +310,49 @@ def test_a_video_by_url(tmp_path: Path) -> None:
         assert isinstance(problem, Problem) and "densecli[video]" in str(problem.error)
     finally:
         filesystem.rm("/bucket", recursive=True)
+
+
+@both
+def test_a_video_that_its_suffix_does_not_tell(decoder: str, tmp_path: Path) -> None:
+    """Where it is named, it is read; in folders such files are not looked for."""
+    for suffix, codec in ((".mpg", "mpeg2video"), (".3gp", "mpeg4"), (".wmv", "wmv2"), (".ts", "mpeg2video"), ("", "")):
+        if suffix:
+            path = make(tmp_path / f"clip{suffix}", codec=codec, fps=25)
+        else:  # as some cameras and downloads have it
+            path = (tmp_path / "clip.3gp").rename(tmp_path / "download")
+        found = list(Collection([str(path)], output_dir="out", every=10, decoder=decoder))
+        assert [item.name for item in found] == [f"{path}#{number}" for number in (0, 10, 20)]
+        assert [found[1].stem, number_of(found[1].load().pixels)] == [f"{path.stem}/frame_000010", 10]  # type: ignore[union-attr]
+    (tmp_path / "list.txt").write_text("clip.mpg\n")
+    assert len(list(Collection([str(tmp_path / "list.txt")], output_dir="out", decoder=decoder))) == COUNT
+    assert list(Collection([str(tmp_path)], output_dir="out")) == []
+
+
+def test_a_video_with_the_name_of_a_picture(tmp_path: Path) -> None:
+    path = make(tmp_path / "clip.mp4", count=2).rename(tmp_path / "clip.png")
+    (item,) = Collection([str(path)], output_dir="out")
+    assert isinstance(item, Item)
+    with pytest.raises(InputError, match=r"clip.png: is a video, which its name hides; save it .* in .mp4 or .mkv$"):
+        item.load()
+
+
+@both
+def test_a_video_by_http_with_a_query(decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    make(tmp_path / "clip.mp4", options={"movflags": "faststart"})
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/clip.mp4?token=a.b/c"
+        found = list(Collection([url], output_dir="out", every=10, decoder=decoder))
+        assert [item.name for item in found] == [f"{url}#{number}" for number in (0, 10, 20)]
+        assert number_of(found[2].load().pixels) == 20  # type: ignore[union-attr]
+        assert found[2].stem == "clip/frame_000020"  # type: ignore[union-attr]
+        server.shutdown()
 
 
 def test_pyav_is_preferred() -> None:

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from densecli.errors import DensecliError, UsageError
+from densecli.errors import DensecliError, InputError, UsageError
 from densecli.sources.decoding import LoadedImage
+from densecli.sources.foreign import VIDEO
 from densecli.sources.inputs import Inputs
 from densecli.sources.reading import read_image
 from densecli.sources.tree_names import safe_folders
@@ -48,7 +49,15 @@ class Item:
 
     def load(self) -> LoadedImage:
         """Its pixels; may be called from any thread. Raises InputError or EnvironmentProblem."""
-        return self._frame.load(self.name) if self._frame is not None else read_image(self.source)
+        if self._frame is not None:
+            return self._frame.load(self.name)
+        try:
+            return read_image(self.source)
+        except InputError as error:
+            if VIDEO not in str(error):  # which sends a user of `segment` here
+                raise
+            said = "is a video, which its name hides; save it under one that ends in .mp4 or .mkv"
+            raise InputError(str(error).replace(VIDEO, said)) from None
 
     def discard(self) -> None:
         """It will not be loaded: saves converting the pixels of a frame."""

@@ -11,6 +11,12 @@ HEAD_BYTES = 4096
 """How much of a file's beginning these functions want to see."""
 
 
+VIDEO = "is a video, not an image; use `densecli batch`"
+"""What `foreign_kind` says of a video."""
+
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+
+
 def foreign_kind(head: bytes) -> str | None:
     """What a file with these first bytes surely is instead of an image, and what to do; None if it may be one."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -27,7 +33,7 @@ def foreign_kind(head: bytes) -> str | None:
     if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ")):
         return "is an archive, not an image; unpack it first"
     is_video = head.startswith((b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3"))
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+    if (head[:4] == b"RIFF" and head[8:12] == b"AVI ") or head.startswith(_ASF) or _is_transport_stream(head):
         is_video = True
     if head[4:8] == b"ftyp":  # ISO base media: video, HEIC and AVIF tell themselves apart by their brands
         brands = head[8 : max(12, min(int.from_bytes(head[:4], "big"), 256))]
@@ -36,7 +42,15 @@ def foreign_kind(head: bytes) -> str | None:
         if any(brand in brands for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")):
             return "is a HEIC photo, which cannot be read; export it as JPEG or PNG"
         is_video = True
-    return "is a video, not an image; use `densecli batch`" if is_video else None
+    return VIDEO if is_video else None
+
+
+def _is_transport_stream(head: bytes) -> bool:
+    """Whether these are the packets of .ts and .mts: 188 bytes, each with a G in front (of .m2ts after 4 more)."""
+    return any(
+        all(head[at : at + 1] == b"G" for at in range(begin, begin + 6 * step, step))
+        for begin, step in ((0, 188), (4, 192))
+    )
 
 
 _IMAGE_SIGNATURES = {

@@ -18,6 +18,7 @@ from densecli.sources.own_outputs import is_own_file, is_own_folder
 from densecli.sources.patterns import has_magic, split_pattern
 from densecli.sources.tree_names import file_name, is_image, is_video
 from densecli.sources.urls import local_path, url_scheme
+from densecli.sources.video_files import names_video
 from densecli.sources.walking import Entry, Everything, Skipped, Trouble, walk
 from densecli.wording import shown_name
 
@@ -54,7 +55,8 @@ class Inputs:
         if local is not None and is_own_file(*os.path.split(local)):
             self._skipped.counts["densecli output"] += 1
             return
-        yield Entry(given, given, stem, *(facts_of(local) if local is not None else (None, None)))
+        facts = facts_of(local) if local is not None else (None, None)
+        yield Entry(given, given, stem, *facts, names_video(given))
 
     def _tree(self, given: str, kind: str, prefix: str, skipped: Skipped) -> Iterator[Entry | Trouble]:
         if kind == "pattern":
@@ -98,7 +100,9 @@ class Inputs:
         if not _is_name(path):
             raise InputError(f"{shown_name(path)}: a NUL character is in it; write one name a line in the list")
         kind = _kind(path)
-        if kind not in ("folder", "pattern"):
+        if kind == "list":
+            raise InputError(f"{shown_name(path)}: is a list inside a list; give it to `densecli batch` itself")
+        if kind == "file":
             name = names.name(_of_line(listed, path))
             if name is None:
                 self._skipped.counts["listed twice"] += 1
@@ -139,7 +143,7 @@ def _is_name(path: str) -> bool:
 
 
 def _of_line(listed: InputList, path: str) -> ListedFile:
-    return ListedFile.of_line(path, listed.relative(path), Entry(path, path, "", None, None).is_video)
+    return ListedFile.of_line(path, listed.relative(path), names_video(path))
 
 
 def _of_tree(listed: InputList, entry: Entry) -> ListedFile:

@@ -14,7 +14,7 @@ from densecli.errors import DensecliError, InputError
 from densecli.sources.folders import Folder
 from densecli.sources.names import collision_key
 from densecli.sources.sorting import sorted_names
-from densecli.sources.tree_names import file_name, group_names, is_image, is_video, short_name, sort_key
+from densecli.sources.tree_names import group_names, is_image, is_video, short_name, sort_key
 from densecli.wording import shown_name
 
 # What people take for images in their folders, and would miss in the counts as "not an image".
@@ -38,10 +38,7 @@ class Entry:
     stem: str
     size: int | None
     mtime_ns: int | None
-
-    @property
-    def is_video(self) -> bool:
-        return is_video(file_name(self.path))
+    is_video: bool
 
 
 @dataclass(frozen=True)
@@ -151,7 +148,7 @@ def _folder(
                         skipped.counts["subfolder (-r goes into them)"] += 1
                 elif selection.takes(path):
                     file = folder.file(name)
-                    yield Entry(file, file, prefix + stem, *folder.facts(name))
+                    yield Entry(file, file, prefix + stem, *folder.facts(name), is_video(name))
     except DensecliError as error:
         yield Trouble(folder.path, error)
 
