@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from densecli.image_candidates import ImageCandidates
 
 SUMMARY_SCHEMA = "densecli/summary/1"
+MOST_LABELS = 65_535
+"""Masks that a picture of labels can tell apart: it has 16 bits."""
 _STRIP_PIXELS = 1 << 20
 
 
@@ -211,20 +213,41 @@ class Segmentation:
     def labels(self, which: Literal["all", "wholes", "leaves"] = "all") -> np.ndarray:
         """H×W uint16: 0 = no mask, otherwise a mask's id; smaller masks on top. The array is shared: do not write.
 
-        which: all masks, wholes (those without a parent), or leaves (those that are nobody's parent).
+        which: all masks, wholes (those without a parent), or leaves (those that are nobody's parent). Masks beyond
+        65,535, the smallest, are not in it; then there is a warning more.
         """
         if which == "all":
+            masks = list(self.masks)
+        else:
+            parents = {mask.parent for mask in self.masks}
+            chosen = {"wholes": lambda m: m.parent is None, "leaves": lambda m: m.id not in parents}[which]
+            masks = [mask for mask in self.masks if chosen(mask)]
+        told = [mask for mask in masks if mask.id <= MOST_LABELS]
+        if len(told) < len(masks):
+            self._warn_of_labels()
+        elif which == "all":
             return self._labels
-        parents = {mask.parent for mask in self.masks}
-        chosen = {"wholes": lambda m: m.parent is None, "leaves": lambda m: m.id not in parents}[which]
-        return self._painted([mask for mask in self.masks if chosen(mask)])
+        return self._painted(told)
+
+    def _warn_of_labels(self) -> None:
+        warning = (
+            f"labels have 16 bits: of {len(self.masks):,} masks the {len(self.masks) - MOST_LABELS:,} smallest are not "
+            "in them; they are in the summary"
+        )
+        if warning not in self.warnings:
+            self.warnings.append(warning)
 
     @cached_property
     def _labels(self) -> np.ndarray:
+        """H×W uint16 or, where there are too many masks for that, uint32: as `labels`, of all masks whatever they are.
+
+        The array is shared: do not write.
+        """
         return self._painted(self.masks)
 
-    def _painted(self, masks: Iterable[Mask]) -> np.ndarray:
-        canvas = np.zeros(self.size, dtype=np.uint16)
+    def _painted(self, masks: Sequence[Mask]) -> np.ndarray:
+        most = max((mask.id for mask in masks), default=0)
+        canvas = np.zeros(self.size, dtype=np.uint16 if most <= MOST_LABELS else np.uint32)
         for mask in sorted(masks, key=lambda m: (-m.area, m.id)):
             x, y, window = mask.decode_window()
             canvas[y : y + window.shape[0], x : x + window.shape[1]][window] = mask.id

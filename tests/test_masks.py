@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools import mask as coco
 
-from densecli.masks import color_of, decode_rle, encode_rle
+from densecli.masks import MOST_LABELS, Mask, Segmentation, color_of, decode_rle, encode_rle
+from densecli.sinks import WriteOptions
+from densecli.sinks.one_image import outputs_of, write_outputs
 
 
 @given(
@@ -39,3 +46,49 @@ def test_neighbouring_ids_have_different_colours() -> None:
     assert len(set(colours)) > 390
     channels = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in colours])
     assert np.abs(np.diff(channels, axis=0)).sum(1).min() > 60
+
+
+SIDE = 258
+
+
+@pytest.fixture
+def crowd() -> Segmentation:
+    """More masks than 16 bits can tell apart: one of everything, and one for each pixel but for the last rows."""
+    whole = encode_rle(np.ones((SIDE, SIDE), dtype=bool))
+    dot, frame = encode_rle(np.ones((1, 1), dtype=bool))["counts"].encode(), (0, 0, SIDE, SIDE)
+    masks = [Mask(1, SIDE * SIDE, frame, 0.9, 0.9, (), frame, whole, whole["counts"].encode())]
+    for i in range(MOST_LABELS + 10):
+        x, y = i % SIDE, i // SIDE
+        rle = {"size": [SIDE, SIDE], "counts": ""}
+        masks.append(Mask(i + 2, 1, (x, y, 1, 1), 0.9, 0.9, ((x, y),), frame, rle, dot, parent=1))
+    image = {"path": "crowd.png", "width": SIDE, "height": SIDE, "sha256": "0" * 64}
+    return Segmentation(np.zeros((SIDE, SIDE, 3), np.uint8), masks, image, {}, {}, {}, 1, {}, 0)
+
+
+def test_more_masks_than_labels_can_tell(crowd: Segmentation) -> None:
+    """All count for the coverage and are in the overlay; of the labels the smallest are left out, with a warning."""
+    assert crowd.coverage == 1.0 and crowd.summary()["coverage"] == 1.0
+    assert crowd.warnings == []
+    overlay = crowd.overlay(1.0).reshape(-1, 3)
+    for mask in (crowd.masks[5], crowd.masks[-1]):
+        x, y, _, _ = mask.bbox
+        assert "#" + bytes(overlay[y * SIDE + x]).hex() == mask.color
+    for which, rest in (("all", 1), ("leaves", 0)):
+        flat = crowd.labels(which).ravel()  # type: ignore[arg-type]
+        assert flat.dtype == np.uint16
+        assert np.array_equal(flat[: MOST_LABELS - 1], np.arange(2, MOST_LABELS + 1))
+        assert set(flat[MOST_LABELS - 1 :]) == {rest}, "what cannot be told is not there"
+    assert (crowd.labels("wholes") == 1).all()
+    assert crowd.warnings == [
+        "labels have 16 bits: of 65,546 masks the 11 smallest are not in them; they are in the summary"
+    ]
+
+
+def test_outputs_of_more_masks_than_labels_can_tell(crowd: Segmentation, tmp_path: Path) -> None:
+    outputs = outputs_of("crowd", tmp_path, ["labels", "json"])
+    write_outputs(crowd, outputs, WriteOptions())
+    assert all(path.is_file() for path in outputs.values())
+    summary = json.loads(outputs["json"].read_text(encoding="utf-8"))
+    assert len(summary["masks"]) == len(crowd.masks) and len(summary["warnings"]) == 1
+    with Image.open(outputs["labels"]) as picture:
+        assert np.array_equal(np.asarray(picture), crowd.labels())
