@@ -151,6 +151,80 @@ def test_a_video_that_is_cut_off_gives_what_is_there(suffix: str, codec: str, de
     assert f"{len(good)}" in message
 
 
+def make_at(
+    path: Path, seconds: list[float], codec: str, sound: float = 0, options: dict[str, str] | None = None
+) -> Path:
+    """A video with frames at these times; and so many seconds of silence."""
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=Fraction(25))
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.gop_size, stream.codec_context.time_base = 2, Fraction(1, 1000)
+        silence = container.add_stream("libopus", rate=48000) if sound else None
+        for number, second in enumerate(seconds):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts, frame.time_base = round(second * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if silence is not None:
+            for number in range(round(sound * 50)):
+                piece = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.float32), format="fltp", layout="mono")
+                piece.sample_rate, piece.pts = 48000, number * 960
+                container.mux(silence.encode(piece))
+            container.mux(silence.encode(None))
+    return path
+
+
+STEADY = [number / 25 for number in range(COUNT)]
+UNSTEADY = [0, 0.1, 0.2, 3, 6, 9, 9.5, 9.6]
+
+
+@both
+@pytest.mark.parametrize(
+    ("suffix", "codec", "seconds", "sound"),
+    [
+        (".webm", "libvpx-vp9", UNSTEADY, 0),
+        (".mkv", "libx264", UNSTEADY, 0),
+        (".mp4", "libx264", UNSTEADY, 0),
+        (".webm", "libvpx-vp9", STEADY, 3),  # the sound goes on
+    ],
+)
+def test_good_videos_whose_frames_are_fewer_than_their_length_says(
+    suffix: str, codec: str, seconds: list[float], sound: float, decoder: str, tmp_path: Path
+) -> None:
+    path = make_at(tmp_path / f"clip{suffix}", seconds, codec, sound)
+    assert [frame.number for frame in frames(str(path), decoder=decoder)] == list(range(len(seconds)))
+
+
+@both
+@pytest.mark.parametrize(("suffix", "codec"), [(".webm", "libvpx-vp9"), (".mkv", "libx264")])
+@pytest.mark.parametrize("seconds", [STEADY, UNSTEADY])
+def test_matroska_that_is_cut_off(suffix: str, codec: str, seconds: list[float], decoder: str, tmp_path: Path) -> None:
+    path = make_at(tmp_path / f"clip{suffix}", seconds, codec)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 8 // 10])
+    good, message = good_and_error(path, decoder)
+    assert good == list(range(len(good))) and len(good) < len(seconds)
+    assert "cut off" in message
+
+
+@both
+def test_frames_that_an_edit_list_hides_are_not_missing(decoder: str, tmp_path: Path) -> None:
+    """As phones and `ffmpeg -ss … -c copy` trim."""
+    path = make_at(
+        tmp_path / "clip.mp4", [number / 25 for number in range(50)], "libx264", options={"movflags": "faststart"}
+    )
+    data = bytearray(path.read_bytes())
+    edit = data.index(b"elst") + 12
+    _, begin, _ = struct.unpack(">Iii", data[edit : edit + 12])
+    data[edit : edit + 12] = struct.pack(">Iii", 1000, begin + 16000, 1 << 16)  # from 1 s on, for 1 s
+    path.write_bytes(data)
+    shown = [number_of(frame.load("x").pixels) for frame in frames(str(path), decoder=decoder)]
+    assert shown == list(range(25, 50))
+    path.write_bytes(data[: len(data) * 9 // 10])
+    with pytest.raises(InputError, match=r"cut off|damaged"):
+        list(frames(str(path), decoder=decoder))
+
+
 @both
 def test_what_is_no_video(decoder: str, tmp_path: Path) -> None:
     whole = make(tmp_path / "whole.mp4").read_bytes()

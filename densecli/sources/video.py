@@ -18,6 +18,7 @@ from densecli.errors import DensecliError, InputError
 from densecli.sources.decoding import LoadedImage
 from densecli.sources.opening import open_path
 from densecli.sources.urls import filesystem_of, local_path, tried_twice
+from densecli.sources.video_length import is_whole_matroska, mp4_seconds
 from densecli.wording import reason_of, shown_name
 
 DECODERS = ("pyav", "opencv")
@@ -212,7 +213,7 @@ def _opencv(name: str, source: Any, every: int, stack: ExitStack) -> Generator[F
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
     fps = capture.get(cv2.CAP_PROP_FPS) or None
     promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    number = 0
+    number, last, gap = 0, 0.0, 0.0
     current: Frame | None = None
     try:
         while True:
@@ -221,6 +222,8 @@ def _opencv(name: str, source: Any, every: int, stack: ExitStack) -> Generator[F
                 current = None
             if not capture.grab():
                 break
+            at = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            last, gap = at, max(gap, at - last)
             if number % every == 0:
                 current = Frame(number, fps, lambda: _opencv_pixels(capture, shown), threading.Lock())
                 yield current
@@ -228,12 +231,35 @@ def _opencv(name: str, source: Any, every: int, stack: ExitStack) -> Generator[F
     finally:
         if current is not None:
             current.keep()
-    if number == 0 or promised - number > max(_FRAMES_OF_GRACE, _SHARE_OF_GRACE * promised):
-        raise _broken(
-            shown,
-            number,
-            f"is damaged or cut off ({number} of {promised:.0f} frames)" if promised > 0 else "is damaged",
-        )
+    lack = _lack(source, number, promised, last, gap, fps)
+    if number == 0 or lack:
+        raise _broken(shown, number, f"is damaged or cut off{lack}")
+
+
+def _lack(source: str, number: int, promised: float, last: float, gap: float, fps: float | None) -> str:
+    """What is missing of a video of which all frames were read, in brackets after a blank; empty if nothing is.
+
+    last: time of the last frame. gap: the longest time between two. promised: OpenCV's count of frames, which counts
+    the hidden ones of an MP4; of other containers it is often made of a time and a rate that need not be constant.
+    """
+    few = promised - number > max(_FRAMES_OF_GRACE, _SHARE_OF_GRACE * promised)
+    if not few:
+        return ""
+    counted = f" ({number} of {promised:.0f} frames)"
+    if not fps or number == 0:
+        return counted
+    local = local_path(source)
+    mp4 = mp4_seconds(local) if local is not None else None
+    expected = promised / fps if mp4 is None else mp4[0]
+    grace = max(_FRAMES_OF_GRACE / fps, _SHARE_OF_GRACE * expected)
+    if mp4 is not None and mp4[1] - mp4[0] <= grace:
+        return counted  # it hides nothing
+    whole = is_whole_matroska(local) if local is not None else None
+    if whole is not False:
+        grace = max(grace, gap)
+    end = last + 1 / fps
+    # Where the file is whole, it is the sound that is longer.
+    return f" ({end:.1f} s of {expected:.1f} s)" if expected - end > grace and not whole else ""
 
 
 def _cv2() -> Any:
