@@ -44,14 +44,15 @@ class Kept:
 
     One pool of memory for each slot. Graphs of one pool share it for what they need only while they run; they must not
     run between another one's answer and its use. Hold `lock` while working with any of them. refused: acceleration was
-    tried with this network and failed. unasked: what is captured without being wished for. seen: what came up once so
-    far, and is worth capturing when it comes again.
+    tried with this network and failed. loop_refused: types in which the point loop was. unasked: what is captured
+    without being wished for. seen: what came up once so far, and is worth capturing when it comes again.
     """
 
     lock: Any = field(default_factory=threading.RLock)
     made: dict[Any, Any] = field(default_factory=dict)
     pools: list[Any] = field(default_factory=list)
     refused: bool = False
+    loop_refused: set[torch.dtype] = field(default_factory=set)
     unasked: bool = True
     seen: set[Any] = field(default_factory=set)
 

@@ -66,9 +66,11 @@ def winners(generator: MaskGenerator, prompted: Prompted, size: tuple[int, int],
     """Winners of one crop, as `MaskGenerator.winners` gives them, or None where that one has to find them.
 
     That is where not even a small tile fits, where half precision does not hold the network's numbers, and where the
-    loop fails for any other reason: then the generator goes without it from then on. size: of the image.
-    Raises what the run's `progress` raises.
+    loop fails for any other reason: in these two cases the network goes without it from then on, in this type. size:
+    of the image. Raises what the run's `progress` raises.
     """
+    if generator.dtype in Kept.by(generator.model).loop_refused:
+        return None
     while True:
         loop_size, acceleration = _way(generator, prompted, run)
         try:
@@ -170,6 +172,7 @@ def _winners(
         with token_products(generator.dtype):
             scored, best = loop.candidates(advanced)
     if not math.isfinite(best):
+        _refuse_loop(generator)
         run.warnings.append("half precision does not hold this network's numbers: went on the slower way")
         return None
     funnel.points += len(prompted.points)
@@ -208,11 +211,16 @@ def give_up_acceleration(generator: MaskGenerator, run: Run, error: Exception) -
 
 def _give_up_loop(generator: MaskGenerator, run: Run, error: Exception) -> None:
     """GPUs and drivers are many: what fails in the loop may well work in steps that every build of PyTorch knows."""
-    generator.device_loop = False
+    _refuse_loop(generator)
     run.warnings.append(
         f"the fast point loop failed on {generator.device}: went on the slower way, please report it "
         f"({type(error).__name__}: {_first_line(error)})"
     )
+
+
+def _refuse_loop(generator: MaskGenerator) -> None:
+    """For the rest of the process: the next photo, for which there is another generator, would only fail the same."""
+    Kept.by(generator.model).loop_refused.add(generator.dtype)
 
 
 def _first_line(error: Exception) -> str:

@@ -149,7 +149,14 @@ def test_out_of_memory_halves_the_tile_and_counts_once(starter, photos, monkeypa
     assert_same(generated(starter, photos["coffee"], {}, loop=False), actual)
 
 
-def test_a_loop_that_fails_is_left_for_the_batched_path(starter, photos, monkeypatch) -> None:
+@pytest.fixture
+def anew(starter):
+    """The starter, which forgets afterwards what failed with it."""
+    yield starter
+    vars(starter).pop("_densecli_kept", None)
+
+
+def test_a_loop_that_fails_is_left_for_the_batched_path(starter, anew, photos, monkeypatch) -> None:
     """Masks and one warning, and no second try with the next crop or photo."""
     tries = []
 
@@ -158,11 +165,9 @@ def test_a_loop_that_fails_is_left_for_the_batched_path(starter, photos, monkeyp
         raise RuntimeError("CUDA error: no kernel image is available\nand a page of advice")
 
     monkeypatch.setattr(DeviceLoop, "all_scores", failing)
-    settings = {**LOOSE, **SETTINGS["crops"]}
-    generator = MaskGenerator(starter, GeneratorParameters(**settings))
-    generator.device_loop = True
     for photo in ("coffee", "chelsea"):
-        actual = generator.generate(photos[photo])
+        # As for each photo of a run, a generator of its own.
+        actual = generated(anew, photos[photo], SETTINGS["crops"], loop=True)
         assert_same(generated(starter, photos[photo], SETTINGS["crops"], loop=False), actual)
         if photo == "coffee":
             assert len(actual.warnings) == 1 and "\n" not in actual.warnings[0]
@@ -170,6 +175,8 @@ def test_a_loop_that_fails_is_left_for_the_batched_path(starter, photos, monkeyp
         else:
             assert actual.warnings == []
     assert len(tries) == 1
+    generated(anew, photos["coffee"], {"points_per_side": 2}, loop=True, dtype=torch.bfloat16)
+    assert len(tries) == 2, "another type may well work"
 
 
 def test_what_the_loop_leaves_to_the_batched_path(starter) -> None:
@@ -185,19 +192,21 @@ def test_what_the_loop_leaves_to_the_batched_path(starter) -> None:
         starter.sam_mask_decoder.dynamic_multimask_via_stability = False
 
 
-def test_numbers_that_half_precision_cannot_hold(starter, photos) -> None:
-    """A network whose image tokens overflow float16 is served by the batched path, and says so."""
-    norm = starter.sam_mask_decoder.transformer.layers[0].norm4.weight
+def test_numbers_that_half_precision_cannot_hold(anew, photos) -> None:
+    """A network whose image tokens overflow float16 is served by the batched path, and says so once."""
+    norm = anew.sam_mask_decoder.transformer.layers[0].norm4.weight
     before = norm.clone()
     try:
         norm.mul_(1e5)
         options = {"loop": True, "dtype": torch.bfloat16}
         settings = {"pred_iou_thresh": 0.0, "points_per_side": 3}
-        actual = generated(starter, photos["coffee"], settings, **options)
+        actual, next_one = (generated(anew, photos["coffee"], settings, **options) for _ in range(2))
     finally:
         norm.copy_(before)
-    assert actual.funnel.points == 9
+    assert actual.funnel.points == next_one.funnel.points == 9
     assert [w for w in actual.warnings if "half precision does not hold" in w]
+    assert next_one.warnings == [], "it was tried again"
+    assert Kept.by(anew).loop_refused == {torch.bfloat16}
 
 
 def test_sizes_follow_the_memory() -> None:
