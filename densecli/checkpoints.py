@@ -18,6 +18,7 @@ import yaml
 
 from densecli.errors import CheckpointError, UsageError
 from densecli.resources import resource_dir
+from densecli.wording import without_password
 
 REGISTRY_VARIABLE = "DENSECLI_REGISTRY"
 FOLDER_VARIABLE = "DENSECLI_CHECKPOINTS"
@@ -98,7 +99,8 @@ class Registry:
         for base in bases:
             if not base.startswith(_URL_SCHEMES):
                 where = "--source" if only else f"${URL_VARIABLE}"
-                raise UsageError(f"{where}: '{base}' is not a base URL; give http://, https:// or file:// addresses.")
+                shown = without_password(base)
+                raise UsageError(f"{where}: '{shown}' is not a base URL; give http://, https:// or file:// addresses.")
             urls.append(f"{base.replace('{name}', entry.name).rstrip('/')}/{entry.file}")
         return list(dict.fromkeys(urls))
 
@@ -198,7 +200,7 @@ def _check_keys(file: Path, key: str, values: Any, allowed: tuple[str, ...]) -> 
 
 
 def _wrong(file: Path, key: str, given: Any, allowed: str) -> UsageError:
-    shown = repr(given)
+    shown = without_password(repr(given))
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     return UsageError(f"Registry {file}: {key} is {shown}, but must be {allowed}.")
 

@@ -7,7 +7,8 @@ import re
 FIRST_RUN = "first run here: compiling for this machine, once; that can take half a minute"
 
 
-_PASSWORD = re.compile(r"(?<=://)([^/:@\s]*):[^/@\s]*@")
+# Users may have an @ in them (me@example.org), and passwords are written with one too, though they should have %40.
+_PASSWORD = re.compile(r"(?<=://)([^/:\s]*):[^/\s]*@")
 
 
 def without_password(name: str) -> str:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import hashlib
 import io
 import json
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -22,8 +28,9 @@ from densecli.one_by_one import Job, segment_all
 from densecli.presets import load_preset
 from densecli.remote.staging import staging_folder
 from densecli.sinks import WriteOptions
+from densecli.sources import read_image
 from densecli.wording import reason_of, shown_input, shown_name, without_password
-from tests.conftest import FIRST_STARTER
+from tests.conftest import FIRST_STARTER, Command, Finished
 
 SETTINGS = ("points_per_side=4", "min_mask_region_area=40", "pred_iou_thresh=0.4", "stability_score_thresh=0.6")
 MODEL = str(FIRST_STARTER[0])
@@ -38,6 +45,9 @@ SHOWN = "memory://me:***@bucket/photos/desk.png"
         ("ftp://:pw@host:21/a@b:c", "ftp://:***@host:21/a@b:c"),
         ("zip://a.png::sftp://me:pw@host/b.zip", "zip://a.png::sftp://me:***@host/b.zip"),
         ("sftp://me@host:2222/a", "sftp://me@host:2222/a"),
+        ("ftp://me@corp.com:s3cret@host/a.png", "ftp://me@corp.com:***@host/a.png"),
+        ("sftp://me:p@ss@host/a@b:c@d", "sftp://me:***@host/a@b:c@d"),
+        ("http://me:p#w?d@host:8080/x?y=a:b@c", "http://me:***@host:8080/x?y=a:b@c"),
         ("s3://bucket/a:b@c.png", "s3://bucket/a:b@c.png"),
         ("https://example.org:8080/x", "https://example.org:8080/x"),
         ("odd: a:b@c.png", "odd: a:b@c.png"),
@@ -139,6 +149,105 @@ def test_candidates_find_the_photo_beside_them(photos: None, photo: np.ndarray, 
         kept.read_pixels()
     (tmp_path / "desk.png").write_bytes(fsspec.filesystem("memory").cat_file("/me:s3cret@bucket/photos/desk.png"))
     assert (kept.read_pixels() == photo).all()
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A server that sends `body` to whoever knows user and password, at /old by way of `moved_to`."""
+
+    port: int
+    logins: list[str | None]
+    """The Authorization headers that came, decoded."""
+
+
+@contextlib.contextmanager
+def guarded(body: bytes, login: str | None, moved_to: str = "/new") -> Iterator[Guarded]:
+    logins: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            _, _, token = self.headers.get("Authorization", "").partition("Basic ")
+            logins.append(base64.b64decode(token).decode() if token else None)
+            status = 401 if logins[-1] != login else 302 if self.path.startswith("/old") else 200
+            self.send_response(status)
+            if status == 302:
+                self.send_header("Location", moved_to)
+            self.send_header("Content-Length", str(len(body) if status == 200 else 0))
+            self.end_headers()
+            self.wfile.write(body if status == 200 else b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield Guarded(server.server_port, logins)
+        finally:
+            server.shutdown()
+
+
+@pytest.fixture
+def png(photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+    data = io.BytesIO()
+    Image.fromarray(photo).save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("written", ["me@home:p@ss:w%rd", "me%40home:p%40ss%3Aw%25rd"])
+def test_http_sends_the_login(written: str, png: bytes, photo: np.ndarray) -> None:
+    with guarded(png, "me@home:p@ss:w%rd") as server:
+        loaded = read_image(f"http://{written}@127.0.0.1:{server.port}/old/a.png?x=a@b")
+    assert (loaded.pixels == photo).all()
+    assert server.logins == ["me@home:p@ss:w%rd"] * 2, "the server itself, after a redirect too"
+
+
+def test_http_sends_no_login_to_another_server(png: bytes, photo: np.ndarray) -> None:
+    with guarded(png, None) as other, guarded(b"", "me:s3cret", f"http://127.0.0.1:{other.port}/a.png") as server:
+        assert (read_image(f"http://me:s3cret@127.0.0.1:{server.port}/old").pixels == photo).all()
+    assert (server.logins, other.logins) == (["me:s3cret"], [None])
+    with (
+        guarded(png, "you:too") as other,
+        guarded(b"", "me:s3cret", f"http://you:too@127.0.0.1:{other.port}") as server,
+    ):
+        assert (read_image(f"http://me:s3cret@127.0.0.1:{server.port}/old").pixels == photo).all()
+    assert other.logins == ["you:too"]
+
+
+def test_http_refuses(png: bytes) -> None:
+    with guarded(png, "me:other") as server:
+        with pytest.raises(InputError, match=r"http://me:\*\*\*@.*answered 401 .*check user and password") as caught:
+            read_image(f"http://me:s3cret@localhost:{server.port}/a.png")
+        assert "s3cret" not in str(caught.value)
+    with pytest.raises(InputError, match="cannot be fetched") as caught:
+        read_image(f"http://me:s3cret@localhost:{server.port}/a.png")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_download_checkpoints(png: bytes, tmp_path: Path, run_densecli: Command) -> None:
+    entry = {"file": "mine.pt", "size": len(png), "sha256": hashlib.sha256(png).hexdigest(), "config": "x.yaml"}
+    registry = tmp_path / "registry.yaml"
+    registry.write_text(json.dumps({"checkpoints": {"mine": entry}, "sources": ["http://me:s3cret@127.0.0.1:9/a"]}))
+    environment = {
+        "DENSECLI_REGISTRY": str(registry),
+        "DENSECLI_CHECKPOINT_URL": "http://me@home:s3cret@127.0.0.1:9/b",
+        "no_proxy": "127.0.0.1",
+    }
+
+    def download(*arguments: str) -> Finished:
+        done = run_densecli("download-checkpoints", "mine", *arguments, cwd=tmp_path, environment=environment)
+        assert "s3cret" not in done.stdout + done.stderr, done
+        return done
+
+    with guarded(png, "me:s3cret") as server:
+        listed = json.loads(download("--list", "--json").stdout)["checkpoints"][0]
+        assert listed["urls"] == ["http://me@home:***@127.0.0.1:9/b/mine.pt", "http://me:***@127.0.0.1:9/a/mine.pt"]
+        assert "http://me:***@127.0.0.1:9/a/mine.pt (" in download().errors[0]
+        assert download("--source", "ftp://me:s3cret@host/a").code == 2
+        assert ", 127.0.0.1:9)" in download("--source", "elsewhere").errors[0]
+        assert download("--source", f"http://me:s3cret@127.0.0.1:{server.port}/ck").code == 0
+    assert (server.logins, (tmp_path / "checkpoints").exists()) == (["me:s3cret"], False)
 
 
 def _nowhere(folder: Path) -> None:

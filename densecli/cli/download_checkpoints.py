@@ -137,6 +137,7 @@ def _each(entries: list[CheckpointEntry], action: Callable[[CheckpointEntry], st
 def _list(registry: Registry, entries: list[CheckpointEntry], folder: Path | None, check: bool, as_json: bool) -> None:
     from densecli.checkpoints import download_dir, is_verified, megabytes, verify
     from densecli.errors import CheckpointError
+    from densecli.wording import without_password
 
     rows: list[dict[str, Any]] = []
     for entry in entries:
@@ -155,7 +156,7 @@ def _list(registry: Registry, entries: list[CheckpointEntry], folder: Path | Non
                 "sha256": entry.sha256,
                 "config": entry.config,
                 "registry": str(entry.registry),
-                "urls": registry.urls(entry),
+                "urls": [without_password(url) for url in registry.urls(entry)],
                 "path": None if location.path is None else str(location.path),
                 "verified": location.path is not None and is_verified(entry, location.path),
                 "problem": problem,

@@ -27,6 +27,7 @@ from densecli.download.progress import Progress
 from densecli.download.source import SourceFailed
 from densecli.download.transfer import Transfer
 from densecli.errors import CheckpointError, UsageError
+from densecli.wording import without_password
 
 
 def fetch(
@@ -74,7 +75,7 @@ def named_sources(registry: Registry, given: list[str]) -> list[str]:
         elif Path(source).expanduser().is_dir():
             bases.append(Path(source).expanduser().absolute().as_uri())
         else:
-            hosts = {known: urllib.parse.urlsplit(known).netloc for known in registry.sources}
+            hosts = {known: urllib.parse.urlsplit(known).netloc.rpartition("@")[2] for known in registry.sources}
             matching = [known for known, host in hosts.items() if source and source.lower() in host]
             if not matching:
                 known_hosts = ", ".join(dict.fromkeys(host for host in hosts.values() if host))
@@ -156,9 +157,9 @@ def _from_any(urls: list[str], transfer: Transfer, target: Path) -> None:
             transfer.complete_from(url)
             return
         except SourceFailed as error:
-            reasons.append(f"{url} ({error})")
+            reasons.append(f"{without_password(url)} ({error})")
             if url != urls[-1]:
-                transfer.progress.note(f"{entry.name}: {url}: {error}; trying the next source")
+                transfer.progress.note(f"{entry.name}: {without_password(url)}: {error}; trying the next source")
     tried = "; ".join(reasons) or "its registry names no source"
     by_hand = "save one of these as" if len(urls) > 1 else "save it as"
     raise CheckpointError(

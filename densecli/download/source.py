@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from densecli import __version__
 from densecli.checkpoints import one_line
+from densecli.http_login import open_http
 
 _TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
@@ -59,8 +60,7 @@ def open_url(url: str, offset: int, size: int, timeout: float) -> Body:
     if offset:
         headers["Range"] = f"bytes={offset}-"
     try:
-        request = urllib.request.Request(_quoted(url), headers=headers)
-        response = urllib.request.build_opener().open(request, timeout=timeout)  # proxies from the environment
+        response = open_http(_quoted(url), headers, timeout)
     except urllib.error.HTTPError as error:
         with error:
             _raise_for_status(error, offset, size)

@@ -15,6 +15,7 @@ from densecli.download.patience import Patience
 from densecli.download.progress import Progress
 from densecli.download.source import Dropped, NoRange, SourceFailed, dropped, open_url
 from densecli.errors import CheckpointError
+from densecli.wording import without_password
 
 _CHUNK = 1 << 18  # bytes asked for at a time; what has arrived is written at once, so an interruption loses nothing
 _PROGRESS_BYTES = 1024  # an attempt that brought less than this does not reset the count of failures
@@ -66,7 +67,7 @@ class Transfer:
 
     def complete_from(self, url: str) -> None:
         """Receive from `url` until the part file has the right size and sha256. Raises SourceFailed."""
-        failures = 0
+        failures, shown = 0, without_password(url)
         may_refetch = may_restart = True
         while True:
             before = self.position
@@ -86,7 +87,7 @@ class Transfer:
                 if not may_restart or self.position == 0:
                     raise SourceFailed("answers with parts of the file that were not asked for") from None
                 may_restart = False
-                self.progress.note(f"{self.entry.name}: {url} cannot go on from the middle; starting from zero")
+                self.progress.note(f"{self.entry.name}: {shown} cannot go on from the middle; starting from zero")
                 self._restart()
             except Dropped as error:
                 failures = 0 if self.position - before >= _PROGRESS_BYTES else failures + 1
@@ -104,7 +105,9 @@ class Transfer:
         try:
             skip = begun - body.offset
             if skip:
-                self.progress.note(f"{self.entry.name}: {url} begins anew; passing over the first {megabytes(skip)}")
+                self.progress.note(
+                    f"{self.entry.name}: {without_password(url)} begins anew; passing over the first {megabytes(skip)}"
+                )
             self._pieced = begun > 0
             while self.position < self.entry.size:
                 try:

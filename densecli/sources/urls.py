@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar
 
 from densecli.errors import EnvironmentProblem, InputError, is_interruption
+from densecli.http_login import open_http
 from densecli.sources.opening import open_path, slurp
 from densecli.wording import reason_of, shown_name
 
@@ -144,11 +145,9 @@ def _file_url_path(url: str) -> str:
 def _read_http(url: str) -> BinaryIO:
     # By the standard library: fsspec needs aiohttp for this, which densecli does not.
     shown = shown_name(url)
-    request = urllib.request.Request(
-        urllib.parse.quote(url, safe=":/?#[]@!$&'()*+,;=%~"), headers={"User-Agent": "densecli"}
-    )
+    quoted = urllib.parse.quote(url, safe=":/?#[]@!$&'()*+,;=%~")
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with open_http(quoted, {"User-Agent": "densecli"}, timeout=60) as response:
             file = slurp(url, response)
             promised = response.headers.get("Content-Length")
             if promised and promised.isdigit() and int(promised) != file.seek(0, os.SEEK_END):
@@ -157,7 +156,8 @@ def _read_http(url: str) -> BinaryIO:
     except InputError:
         raise
     except urllib.error.HTTPError as error:
-        raise InputError(f"{shown}: the server answered {error.code} ({error.reason}); check the URL") from None
+        check = "check user and password in the URL" if error.code == 401 else "check the URL"
+        raise InputError(f"{shown}: the server answered {error.code} ({error.reason}); {check}") from None
     except Exception as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise InputError(f"{shown}: cannot be fetched: {reason_of(reason)}; check the URL and the network") from error
