@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ def write_sheet(job: SheetJob, console: Console, **segmenter_options: Any) -> in
 
         kept = ImageCandidates.load(local_path(job.image) or job.image)
         kept.check_model(segmenter_options["model"], shown, "give the photo")
+        # The sheet shows it. What can be had without is nothing that this command makes.
+        kept = replace(kept, pixels=kept.read_pixels("give a photo: densecli compare PHOTO"))
         comparison = compare_candidates(kept, [preset for _, preset in presets])
     else:
         from densecli.segmenter import Segmenter
@@ -87,7 +90,7 @@ def write_sheet(job: SheetJob, console: Console, **segmenter_options: Any) -> in
                 console.notice(notice, once=True)
         comparison = compare(image, segmenters, lambda done, total: console.progress(shown, done, total, "point"))
         console.progress_done()
-    titles = [name if name == preset.name else preset.name for name, preset in presets]
+    titles = _titles(presets)
     sheet = contact_sheet(list(zip(titles, comparison.results, strict=True)), job.alpha)
     with complete_file(path) as temporary:
         save_png(sheet, temporary)
@@ -100,3 +103,9 @@ def write_sheet(job: SheetJob, console: Console, **segmenter_options: Any) -> in
     found = ", ".join(f"{title} {len(r.masks)} masks" for title, r in zip(titles, comparison.results, strict=True))
     console.result(f"{shown}: {found}. {shown_name(str(path))}", "")
     return errors.EXIT_OK
+
+
+def _titles(presets: Sequence[tuple[str, Preset]]) -> list[str]:
+    """The presets' own names; where several files have one, as the user gave them."""
+    times = Counter(preset.name for _, preset in presets)
+    return [preset.name if times[preset.name] == 1 else given for given, preset in presets]

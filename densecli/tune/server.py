@@ -31,6 +31,8 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _MAX_BODY = 1 << 16
 # A larger photo is shown smaller: browsers would take too long to paint masks over all its pixels.
 _SHOWN_PIXELS = 2_500_000
+_SHOWN_SIDE = 16_384
+"""No longer side can be painted on in every browser; a JPEG ends at 65,500."""
 
 Question = Callable[[Tuning, Mapping[str, Any]], Any]
 
@@ -90,7 +92,7 @@ def _file(content: bytes, media_type: str) -> Callable[[Request], Response]:
 def _picture(pixels: np.ndarray) -> tuple[bytes, tuple[int, int]]:
     """The photo as JPEG, made smaller where it is large; and its width and height."""
     height, width = pixels.shape[:2]
-    scale = min(1.0, (_SHOWN_PIXELS / (width * height)) ** 0.5)
+    scale = min(1.0, (_SHOWN_PIXELS / (width * height)) ** 0.5, _SHOWN_SIDE / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     image = Image.fromarray(pixels)
     if scale < 1:

@@ -33,6 +33,8 @@ FLOOR = Floor(0.3, 0.5)
 _DENSER = (1.5, 2, 3)
 _MOST_POINTS_PER_SIDE = 256
 _REMEMBERED = 16
+_TOO_BIG = 1 << 63
+"""For the compiled loops; numbers below are as good as any, images being smaller."""
 
 
 def _on(kept: Proposals, wish: ResolvedPreset, with_model: bool) -> ResolvedPreset:
@@ -63,7 +65,7 @@ class Tuning:
     def __init__(self, kept: ImageCandidates, preset: Preset, segmenter: Segmenter | None) -> None:
         self.preset, self.segmenter = preset, segmenter
         self.model = dict(kept.model)
-        self.pixels = kept.read_pixels()
+        self.pixels = kept.read_pixels("give a photo: densecli tune PHOTO")
         kept = replace(kept, pixels=self.pixels, proposals=remembering(kept.proposals))
         self.start = _on(kept.proposals, preset.resolve(self.model["name"]), segmenter is not None)
         self.jobs = Jobs()
@@ -98,6 +100,8 @@ class Tuning:
             section = SECTION_OF.get(key)
             if section not in SHOWN_SECTIONS:
                 raise unknown_key("tune", "", key, value, [k for s in SHOWN_SECTIONS for k in SECTIONS[s].model_fields])
+            if isinstance(value, int) and abs(value) >= _TOO_BIG:
+                raise preset_error("tune", f"{section}.{key}", f"{shown_value(value)} given; allowed: smaller numbers")
             sections[section][key] = value
         made = {}
         for section, given in sections.items():

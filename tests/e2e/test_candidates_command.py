@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from densecli.image_candidates import ImageCandidates
 from tests.conftest import CHECKOUT, FIRST_STARTER, Command, Finished
 from tests.same_masks import assert_same_masks
 
@@ -133,6 +136,18 @@ def test_without_the_photo_all_but_pictures_can_be_had(folder: Path, run_densecl
     assert np.asarray(Image.open(tmp_path / "b/desk_masks/0001.png")).shape == (107, 160)
 
 
+@pytest.mark.parametrize("command", ["compare", "tune"])
+def test_without_the_photo_there_is_no_sheet_and_no_page(
+    command: str, folder: Path, run_densecli: Command, tmp_path: Path
+) -> None:
+    kept = ImageCandidates.load(folder / "kept" / "desk.candidates")
+    replace(kept, photo=str(tmp_path / "desk.png")).save(tmp_path / "x.candidates")
+    done = run_densecli(command, "x.candidates", cwd=tmp_path)
+    one_error(
+        done, 1, f"desk.png is not there any more; put the photo beside it, or give a photo: densecli {command} PHOTO"
+    )
+
+
 def test_candidates_are_never_written_over_themselves(folder: Path, run_densecli: Command) -> None:
     done = run_densecli("segment", "kept/desk.candidates", *GRID, "-o", "kept", "--save", "candidates", cwd=folder)
     one_error(done, 2, "would overwrite the input")
@@ -174,6 +189,18 @@ def test_own_preset_files_have_their_name_on_the_sheet(folder: Path, run_densecl
     (folder / "mine.yaml").write_text("extends: dense\ngenerator: {points_per_side: 8, pred_iou_thresh: 0.5}\n")
     done = run_densecli("compare", "desk.png", "-m", "starter", "--presets", "./mine.yaml", "-o", "m.png", cwd=folder)
     assert done.code == 0 and done.lines[0].startswith("desk.png: mine ")
+
+
+def test_presets_of_one_name_have_their_places_on_the_sheet(folder: Path, run_densecli: Command) -> None:
+    for name, area in (("x", 20), ("y", 500)):
+        (folder / name).mkdir()
+        (folder / name / "t.yaml").write_text(f"extends: dense\ncleanup: {{min_mask_region_area: {area}}}\n")
+    presets = "x/t.yaml,y/t.yaml,dense"
+    done = run_densecli(
+        "compare", "kept/desk.candidates", "-s", "points_per_side=8", "--presets", presets, "-o", "t.png", cwd=folder
+    )
+    assert done.code == 0, done.stderr
+    assert re.fullmatch(r".*: x/t.yaml \d+ masks, y/t.yaml \d+ masks, dense \d+ masks. t.png", done.lines[0])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import densecli.tune
 from densecli import Segmenter
@@ -20,7 +22,7 @@ from densecli.masks import decode_rle
 from densecli.presets import load_preset
 from densecli.tune.controls import FIXED_KEYS
 from densecli.tune.export import Origin
-from densecli.tune.server import application
+from densecli.tune.server import _picture, application
 from densecli.tune.state import FLOOR, Tuning
 from tests.tune.conftest import OVERRIDES, TOKEN, Client
 
@@ -137,10 +139,6 @@ def test_page_asks_nothing_of_other_hosts(client: Client) -> None:
 
 
 def test_photo_is_a_picture_of_its_size(client: Client, photo: np.ndarray) -> None:
-    import io
-
-    from PIL import Image
-
     with Image.open(io.BytesIO(client.get(f"/{TOKEN}/photo.jpg").body)) as picture:
         shown = np.asarray(picture)
     assert shown.shape == photo.shape and np.abs(shown.astype(int) - photo).mean() < 4
@@ -187,6 +185,15 @@ def test_masks_and_funnel_are_those_of_the_engine(client: Client, tuning: Tuning
         assert (x, y) == mask.bbox[:2]
 
 
+@pytest.mark.parametrize("shape", [(2, 70_000, 3), (70_000, 1, 3), (100, 20_000, 3)])
+def test_a_long_photo_is_shown_at_a_length_that_jpeg_and_browsers_have(shape: tuple[int, int, int]) -> None:
+    picture, (width, height) = _picture(np.full(shape, 90, np.uint8))
+    with Image.open(io.BytesIO(picture)) as shown:
+        assert shown.size == (width, height)
+        assert shown.getpixel((width - 1, height - 1)) == pytest.approx((90, 90, 90), abs=3)
+    assert max(width, height) == 16_384 and min(width, height) == max(1, round(min(shape[:2]) * 16_384 / max(shape)))
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -194,6 +201,11 @@ def test_masks_and_funnel_are_those_of_the_engine(client: Client, tuning: Tuning
         ({"pred_iou_thresh": "0.5"}, "allowed: a number from 0 to 1"),
         ({"pred_iou_thresh": 0.1}, "from pred_iou_thresh 0.3 up only"),
         ({"min_mask_region_area": -1}, "allowed: a whole number of at least 0"),
+        (
+            {"min_mask_region_area": 1 << 63},
+            "min_mask_region_area: 9223372036854775808 given; allowed: smaller numbers",
+        ),
+        ({"min_mask_region_area": 10**4000}, "a huge number given; allowed: smaller numbers"),
         ({"min_mask_region_area": 1.5}, "allowed: a whole number"),
         ({"parts": "some"}, "allowed: keep or drop or wholes"),
         ({"pred_iou_tresh": 0.5}, "nearest"),
