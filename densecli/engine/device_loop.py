@@ -125,8 +125,8 @@ class DeviceLoop:
         """All candidates above `pred_iou_thresh` in the order of their prompts, and the best predicted IoU of all.
 
         They are on the host: some kilobytes, for each of whose filters it would have to wait for the device. advanced:
-        called with how many more points are done, tile after tile. Where predicted IoU is not finite (half precision
-        overflowed), the best is NaN.
+        called with how many more points are done, tile after tile. Where half precision overflowed, in predicted IoU or
+        in the logits of a candidate above the threshold, the best is NaN.
         """
         scores = self.all_scores(advanced).on_host()
         found = scores.keep.nonzero()
@@ -231,9 +231,24 @@ class DeviceLoop:
         slot = self._slot(started.index)
         logits = self.steps.upscale(started.tile, chosen, started.survivors, slot).flatten(0, 1)
         wanted = started.keep.index_select(0, chosen).flatten()
+        if logits.dtype != torch.float32:
+            self._note_overflow(started, chosen, logits, wanted, scores)
         areas, boxes = scoring.areas_and_boxes(logits, wanted, self.upsampling, *self.thresholds)
         scores.areas[window].index_copy_(0, chosen, areas.view(-1, self.outputs, 2))
         scores.boxes[window].index_copy_(0, chosen, boxes.view(-1, self.outputs, 4))
+
+    def _note_overflow(
+        self, started: Started, chosen: torch.Tensor, logits: torch.Tensor, wanted: torch.Tensor, scores: Scores
+    ) -> None:
+        """Make predicted IoU NaN of wanted candidates whose logits are not all finite, as those say nothing of a mask.
+
+        A sum in float32 of what half precision holds is finite, and one look at the logits. What is not wanted may be
+        anything: the fused kernels leave it out.
+        """
+        lost = wanted & ~logits.sum((1, 2), dtype=torch.float32).isfinite()
+        predicted_iou = started.tile.predicted_iou.index_select(0, chosen)
+        predicted_iou = predicted_iou.masked_fill(lost.view_as(predicted_iou), torch.nan)
+        scores.predicted_iou[self._window(started)].index_copy_(0, chosen, predicted_iou)
 
     def masks(self, won: Candidates) -> list[tuple[int, int, Runs]]:
         """The masks of W winners: x and y in pixels of the crop, and runs.
