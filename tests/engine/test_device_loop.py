@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -166,6 +167,35 @@ def test_plain_steps_upscale_survivors_and_no_others(starter, photographed) -> N
     steps.begin(features)
     scores = DeviceLoop(steps, prompts, upsampling, PARAMETERS).all_scores(lambda points: None)
     assert steps.upscaled == scores.keep.any(1).sum() and steps.upscaled % SIZE.survivors
+
+
+class LeftOut(Steps):
+    """As the fused kernels: of prompts beyond the count, the logits make no sense."""
+
+    counted_on_device = True
+
+    def upscale(self, tile: Transformed, chosen: torch.Tensor, count: torch.Tensor, slot: int) -> torch.Tensor:
+        logits = super().upscale(tile, chosen, count, slot).clone()
+        logits[int(count) :] = torch.nan
+        return logits
+
+
+@pytest.mark.parametrize("of", [Steps, LeftOut], ids=["plain", "counted on the device"])
+@pytest.mark.parametrize(("dtype", "noticed"), [(torch.float32, False), (torch.bfloat16, True)])
+@torch.inference_mode()
+def test_logits_that_half_precision_does_not_hold(starter, photographed, of, dtype: torch.dtype, noticed: bool) -> None:
+    """Predicted IoU is fine, and masks would be empty. float32 holds such numbers; what is left out is none of it."""
+    features, prompts, upsampling = photographed
+    network = copy.deepcopy(starter)
+    for factor in (1.0, 3e4):
+        for mlp in network.sam_mask_decoder.output_hypernetworks_mlps:
+            mlp.layers[-1].weight.mul_(factor)
+            mlp.layers[-1].bias.mul_(factor)
+        steps = of(network, True, dtype, SIZE)
+        steps.begin(features)
+        # Two tiles, of which the second is not full.
+        _, best = DeviceLoop(steps, prompts[40:70], upsampling, PARAMETERS).candidates(lambda points: None)
+        assert math.isnan(best) if noticed and factor > 1 else 0.4 < best < 1.1
 
 
 @pytest.mark.parametrize("together", [1, 4096], ids=["many groups", "one group"])

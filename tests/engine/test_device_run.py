@@ -13,7 +13,7 @@ import torch
 from pycocotools import mask as coco
 
 from densecli import model
-from densecli.engine import device_decoder, device_run, device_steps, memory, unasked
+from densecli.engine import device_decoder, device_run, memory, unasked
 from densecli.engine.acceleration import Acceleration, Kept
 from densecli.engine.device_loop import DeviceLoop, OnTheWay
 from densecli.engine.device_steps import Steps, token_products
@@ -207,44 +207,6 @@ def test_numbers_that_half_precision_cannot_hold(anew, photos) -> None:
     assert [w for w in actual.warnings if "half precision does not hold" in w]
     assert next_one.warnings == [], "it was tried again"
     assert Kept.by(anew).loop_refused == {torch.bfloat16}
-
-
-class LeftOut(Steps):
-    """As the fused kernels: of prompts beyond the count, the logits make no sense."""
-
-    counted_on_device = True
-
-    def upscale(self, tile, chosen: torch.Tensor, count: torch.Tensor, slot: int) -> torch.Tensor:
-        logits = super().upscale(tile, chosen, count, slot).clone()
-        logits[int(count) :] = torch.nan
-        return logits
-
-
-@pytest.mark.parametrize("steps", [Steps, LeftOut], ids=["plain", "counted on the device"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_logits_that_half_precision_cannot_hold(anew, photos, steps, dtype: torch.dtype, monkeypatch) -> None:
-    """Predicted IoU is fine, and masks would be empty; float32 holds such numbers."""
-    monkeypatch.setattr(device_steps, "Steps", steps)
-    settings, options = {"points_per_side": 4}, {"dtype": dtype, "limits": Limits(points_per_batch=10)}
-    layers = [mlp.layers[-1] for mlp in anew.sam_mask_decoder.output_hypernetworks_mlps]
-    parts = [p for layer in layers for p in (layer.weight, layer.bias)]
-    before = [p.clone() for p in parts]
-    assert generated(anew, photos["coffee"], settings, loop=True, **options).warnings == []
-    try:
-        for p in parts:
-            p.mul_(3e4)
-        actual = generated(anew, photos["coffee"], settings, loop=True, **options)
-        expected = generated(anew, photos["coffee"], settings, loop=False, **options)
-    finally:
-        for p, value in zip(parts, before, strict=True):
-            p.copy_(value)
-    assert actual.warnings == (
-        []
-        if dtype == torch.float32
-        else ["half precision does not hold this network's numbers: went on the slower way"]
-    )
-    assert len(expected.masks) >= 3
-    assert_same(expected, actual)
 
 
 def test_sizes_follow_the_memory() -> None:
