@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import struct
 import subprocess
 import sys
@@ -476,16 +477,45 @@ def test_overlay_video_is_made_again_only_where_something_changed(tmp_path: Path
 
 
 @pytest.mark.parametrize("with_pyav", [True, False])
+@pytest.mark.parametrize("fps", [25.0, 30000 / 1001, 7.5, None])
+def test_overlay_video_of_other_frames_than_the_last_run_took(
+    with_pyav: bool, fps: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not with_pyav:
+        without_pyav(monkeypatch)
+    overlays(tmp_path / "clip", list(range(6)))
+
+    def run(every: int, most: int = 6) -> tuple[list[int], float, int]:
+        videos = OverlayVideos(Here(tmp_path))
+        for number in list(range(0, 6, every))[:most]:
+            videos.add("clip", number, fps and fps / every)
+        (path,) = videos.finish()
+        shown = list(frames(str(path), decoder="opencv"))
+        numbers = [number_of(frame.load("x").pixels) for frame in shown]
+        return numbers, shown[0].fps or 0, path.stat().st_ino
+
+    whole = run(1)
+    assert whole[0] == [0, 1, 2, 3, 4, 5] and run(1) == whole
+    third = run(3)
+    assert third[0] == [0, 3] and third[1] == pytest.approx((fps or 75) / 3, rel=0.01)
+    assert run(3) == third
+    first = run(1, 1)
+    assert first[0] == [0] and run(1, 1) == first
+    assert run(1)[0] == whole[0]
+
+
+def without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where it is not installed."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "av" else found(name, *rest))
+
+
+@pytest.mark.parametrize("with_pyav", [True, False])
 def test_overlay_video_of_odd_and_changing_size(
     with_pyav: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not with_pyav:
-        import importlib.util
-
-        found = importlib.util.find_spec
-        monkeypatch.setattr(
-            importlib.util, "find_spec", lambda name, *rest: None if name == "av" else found(name, *rest)
-        )
+        without_pyav(monkeypatch)
     overlays(tmp_path, [0, 1], (WIDTH + 1, HEIGHT + 1))
     overlays(tmp_path, [2], (WIDTH // 2, HEIGHT // 2))
     write_video(sorted(tmp_path.glob("*.png")), tmp_path / "v.mp4", 12.5, Here(tmp_path))

@@ -18,6 +18,7 @@ from densecli.errors import OutputError
 from densecli.files import complete_file
 from densecli.places import Place
 from densecli.sinks import overlay
+from densecli.sources.video import promised_pictures
 from densecli.wording import shown_name
 
 _DEFAULT_FPS = 25.0
@@ -61,11 +62,21 @@ class OverlayVideos:
             if not frames:
                 continue
             made = self._place.found(path)
-            if made is None or (made[1] or 0) <= newest:
+            if made is None or (made[1] or 0) <= newest or not self._shows(path, len(frames), video.fps):
                 write(frames, path, video.fps, self._place)
                 self._place.send([path])
             paths.append(path)
         return paths
+
+    def _shows(self, path: Path, count: int, fps: float) -> bool:
+        """Whether a video that is there has so many frames at this rate: a run may take others than the last one did.
+
+        Not asked of one that is elsewhere: it would have to be fetched.
+        """
+        if self._place.apart:
+            return True
+        promised = promised_pictures(str(path))
+        return promised is not None and promised[0] == count and (count == 1 or abs(promised[1] - fps) < 0.01 * fps)
 
 
 def write(frames: list[Path], path: Path, fps: float, place: Place) -> None:
