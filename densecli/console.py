@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
 import traceback
 import warnings
@@ -13,8 +11,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from densecli.errors import OutputError
-from densecli.wording import reason_of
+from densecli.streams import json_for, told_where_full
 
 
 class Console:
@@ -53,10 +50,10 @@ class Console:
         """
         self.progress_done()
         if self.json and self.json_lines:
-            _write_result(_json_for(sys.stdout, document.rstrip("\n")) + "\n")
+            _write_result(json_for(sys.stdout, document.rstrip("\n")) + "\n")
         elif self.json:
             # One write an element, so that an interruption falls between elements rather than into one.
-            _write_result((",\n" if self._elements else "\n") + _json_for(sys.stdout, document.rstrip("\n")))
+            _write_result((",\n" if self._elements else "\n") + json_for(sys.stdout, document.rstrip("\n")))
             self._elements += 1
         else:
             _write_result(line + "\n")
@@ -144,24 +141,9 @@ def _columns(stream: TextIO) -> int:
         return 0
 
 
-def _json_for(stream: TextIO, text: str) -> str:
-    """JSON text that `stream` can encode: on a terminal or pipe that is not UTF-8, with \\uXXXX."""
-    try:
-        text.encode(stream.encoding or "utf-8")
-        return text
-    except UnicodeEncodeError:
-        return re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)
-
-
 def _write_result(text: str) -> None:
-    try:
+    with told_where_full():
         _write(sys.stdout, text)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        # What is still in the buffer would fail again, without words, when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OutputError(f"stdout: cannot be written ({reason_of(error)}); free some space, or redirect it") from error
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -11,10 +12,14 @@ import warnings
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from densecli.console import Console
 from densecli.errors import InputError
 from densecli.wording import shown_input, shown_name
+from tests.conftest import Command
+
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
 
 class Terminal(io.StringIO):
@@ -153,7 +158,7 @@ def test_a_stdout_that_is_not_utf8() -> None:
     assert json.loads(array) == [{"path": "café 🖼"}]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@FULL
 def test_a_stdout_that_is_full_is_said_in_one_line() -> None:
     code = (
         "import sys\n"
@@ -185,3 +190,60 @@ def test_a_stdout_that_is_full_is_said_in_one_line() -> None:
 def test_names_of_inputs_fit_on_a_line(name: str, shown: str) -> None:
     assert shown_input(name) == shown
     assert shown_name("-") == "-"
+
+
+@FULL
+@pytest.mark.parametrize(
+    "command",
+    ["presets list", "presets list --json", "presets show dense", "download-checkpoints --list", "--version", "--help"],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_a_full_stdout_of_small_commands(command: str, unbuffered: str, tmp_path: Path, run_densecli: Command) -> None:
+    with open("/dev/full", "wb") as full:
+        environment = {"PYTHONUNBUFFERED": unbuffered}
+        done = run_densecli(*command.split(), cwd=tmp_path, stdout=full, environment=environment)
+    assert done.code == 1
+    assert done.stderr.splitlines() == [
+        "densecli: error: stdout: cannot be written (No space left on device); free some space, or redirect it"
+    ]
+
+
+@pytest.mark.parametrize("closed", [(0, 1), (2,), (0, 1, 2)], ids=str)
+def test_streams_that_the_caller_closed(closed: tuple[int, ...], tmp_path: Path, run_densecli: Command) -> None:
+    """As with >&- in a shell; no file of the run may get the number of a stream, and what libraries print there."""
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    options = ("-m", "starter", "-s", "points_per_side=1", "--save", "json", "-d", "cpu")
+    done = run_densecli("segment", "a.png", *options, cwd=tmp_path, preexec_fn=close)
+    assert done.code == 0, done.stderr
+    assert json.loads((tmp_path / "densecli-out" / "a_masks.json").read_text(encoding="utf-8"))["image"]["width"] == 32
+    assert done.stdout == ("" if 1 in closed else "a.png: Found 1 mask. densecli-out/a_masks.json\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_small_commands_where_stdout_is_not_utf8(encoding: str, tmp_path: Path, run_densecli: Command) -> None:
+    environment = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C.UTF-8"}
+    folder = tmp_path / "дир é 🖼"
+    folder.mkdir()
+    (folder / "own.yaml").write_text("description: é 🖼\n", encoding="utf-8")
+    entry = {"file": "a.pt", "size": 3, "sha256": hashlib.sha256(b"abc").hexdigest(), "config": "a.yaml"}
+    (tmp_path / "registry.yaml").write_text(json.dumps({"checkpoints": {"own": entry}}))
+    (tmp_path / "a.pt").write_bytes(b"abc")
+    environment["DENSECLI_REGISTRY"] = str(tmp_path / "registry.yaml")
+
+    def said(*arguments: str) -> str:
+        done = run_densecli(*arguments, cwd=tmp_path, environment=environment)
+        assert done.code == 0 and not done.errors, done
+        return done.stdout.encode("utf-8", "surrogateescape").decode(encoding)
+
+    shown = str(folder).encode(encoding, "backslashreplace").decode(encoding)
+    download = ("download-checkpoints", "own", "--dir", str(folder))
+    assert said(*download, "--source", str(tmp_path)) == f"own: {shown}/a.pt (0.0 MB, verified)\n"
+    assert f"{shown}/a.pt (verified)" in said(*download, "--list")
+    assert json.loads(said(*download, "--list", "--json"))["checkpoints"][0]["path"] == f"{folder}/a.pt"
+    assert said("presets", "check", f"{folder}/own.yaml") == f"{shown}/own.yaml: ok\n"
+    assert json.loads(said("presets", "show", f"{folder}/own.yaml", "--json"))["description"] == "é 🖼"

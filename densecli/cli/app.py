@@ -10,7 +10,7 @@ import traceback
 
 import typer
 
-from densecli import __version__, errors
+from densecli import __version__, errors, streams
 from densecli.cli import batch, compare, doctor, download_checkpoints, help_formatter, presets, segment, tune
 
 app = typer.Typer(
@@ -50,6 +50,7 @@ def _run() -> int:
         if help_formatter.asks_for_help(sys.argv[1:]):
             help_formatter.import_formatter()
         code = app(prog_name="densecli", standalone_mode=False)
+        sys.stdout.flush()  # what does not get out now would fail as Python ends, without words
         if code == errors.EXIT_ENVIRONMENT and sys.argv[1:2] != ["doctor"]:
             _point_to_doctor()  # every input failed, each with a line of its own, for a reason of the environment
         return code if isinstance(code, int) else errors.EXIT_OK
@@ -119,6 +120,7 @@ def main() -> None:
     # again and again took a quarter of a short run: during imports, and once more as Python ends.
     gc.set_threshold(20_000, 50, 50)
     atexit.register(gc.freeze)
+    streams.prepare()
     code = _run()
     # Python notes a Ctrl-C that strikes inside of exec(text), as dataclasses use it during imports, and would end by a
     # signal in spite of our exit code; the next exec(text) forgets it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
@@ -38,8 +37,6 @@ def doctor(
     Each line says what was seen; what is not ok comes with the command that mends it. Exit code 4 means that
     something would stop a run. $DENSECLI_DOCTOR_TIMEOUT: seconds that an import may take, by default 60.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # messages of libraries, on a terminal that is not UTF-8
     from densecli.doctor import repair
     from densecli.doctor.report import document, stops_a_run
 
@@ -51,14 +48,14 @@ def doctor(
     if fix and (found := repair.repairs(checks)):
         mended = False
         for text, one in found:
-            typer.echo(f"{text}", err=True)
+            print(text, file=sys.stderr)
             if yes or typer.confirm("Run this command?", err=True):
                 repair.mend(one)
                 mended = True
         if mended:
             checks = _examine(deep)
     elif fix:
-        typer.echo("densecli: --fix has nothing to do.", err=True)
+        print("densecli: --fix has nothing to do.", file=sys.stderr)
     if as_json:
         print(json.dumps(document(checks), indent=2))
     else:

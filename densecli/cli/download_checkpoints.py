@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from densecli.streams import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +132,7 @@ def _each(entries: list[CheckpointEntry], action: Callable[[CheckpointEntry], st
             if len(entries) == 1:
                 raise
             failed.append(entry.name)
-            typer.echo(f"densecli: error: {error}", err=True)
+            print(f"densecli: error: {error}", file=sys.stderr)
     if failed:
         raise CheckpointError(f"{len(failed)} of {len(entries)} checkpoints {failed_how}: {', '.join(failed)}.")
 
@@ -163,14 +166,12 @@ def _list(registry: Registry, entries: list[CheckpointEntry], folder: Path | Non
             }
         )
     if as_json:
-        import json
-
         document = {
             "schema": "densecli/checkpoints/1",
             "download_dir": str(download_dir(folder)),
             "checkpoints": rows,
         }
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print_json(document)
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from densecli.streams import print_json
 
 # densecli.presets (pydantic, yaml) and rich are imported inside the commands: `densecli --help` must stay instant.
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def list_command(as_json: AsJson = False) -> None:
 
     presets = list_presets()
     if as_json:
-        _print_json(
+        print_json(
             [{"name": p.name, "model": p.model, "description": p.description, "path": str(p.source)} for p in presets]
         )
         return
@@ -45,7 +46,7 @@ def list_command(as_json: AsJson = False) -> None:
     rows.insert(0, ("PRESET", "MODEL", "DESCRIPTION"))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, model, description in rows:
-        typer.echo(f"{name:<{widths[0]}}  {model:<{widths[1]}}  {description}".rstrip())
+        print(f"{name:<{widths[0]}}  {model:<{widths[1]}}  {description}".rstrip())
 
 
 @app.command("show")
@@ -64,11 +65,11 @@ def show_command(
     document = preset.as_document(model)
     if as_json:
         about: dict[str, Any] = {"name": preset.name, "path": str(preset.source), "for": model}
-        _print_json(about | document)
+        print_json(about | document)
         return
     runs = f", as it applies to the model {model}" if model else ""
-    typer.echo(_comment(f"The preset {preset.name} ({preset.source}){runs}, with every value."))
-    typer.echo(to_yaml(document), nl=False)
+    print(_comment(f"The preset {preset.name} ({preset.source}){runs}, with every value."))
+    print(to_yaml(document), end="")
 
 
 @app.command("check")
@@ -84,14 +85,14 @@ def check_command(
         notes = _notes(load_preset(file))
     except UsageError as error:
         if as_json:
-            _print_json({"file": file, "ok": False, "error": str(error), "notes": []})
+            print_json({"file": file, "ok": False, "error": str(error), "notes": []})
         raise
     if as_json:
-        _print_json({"file": file, "ok": True, "error": None, "notes": notes})
+        print_json({"file": file, "ok": True, "error": None, "notes": notes})
         return
-    typer.echo(f"{file}: ok")
+    print(f"{file}: ok")
     for note in notes:
-        typer.echo(f"{file}: note: {note}", err=True)
+        print(f"{file}: note: {note}", file=sys.stderr)
 
 
 @app.command("new")
@@ -116,8 +117,8 @@ def new_command(
         raise UsageError(f"{file}: is part of the preset it should extend; choose another name")
     extends = base.name if is_shipped(base) else _path_from(base.source, file.parent)
     _write(file, template(base, extends))
-    typer.echo(str(file))
-    typer.echo(f"Edit it, then: densecli presets check {file}, and densecli segment IMAGE --preset {file}", err=True)
+    print(str(file))
+    print(f"Edit it, then: densecli presets check {file}, and densecli segment IMAGE --preset {file}", file=sys.stderr)
 
 
 def _notes(preset: Preset) -> list[str]:
@@ -158,7 +159,3 @@ def _write(file: Path, text: str) -> None:
 
 def _comment(text: str) -> str:
     return "# " + " ".join(text.splitlines())
-
-
-def _print_json(document: object) -> None:
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
