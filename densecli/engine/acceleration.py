@@ -17,6 +17,8 @@ import torch
 # Before a capture, lazily made handles and workspaces must exist; three is what torch.cuda.make_graphed_callables runs.
 _WARM_UP_RUNS = 3
 SLOTS = 2
+# PyTorch captures one graph at a time in a process, whatever the network and the device.
+_CAPTURING = threading.Lock()
 _OF_A_GRAPH = "_densecli_of_a_graph"
 
 
@@ -108,6 +110,12 @@ class _Captured:
     def __init__(self, function: Callable[..., Any], given: Sequence[torch.Tensor], pool: Any) -> None:
         # What another graph answered stays where it is: reading it there saves a copy at every call.
         self.places = [x if getattr(x, _OF_A_GRAPH, False) else x.clone() for x in given]
+        with _CAPTURING:
+            self._capture(function, pool)
+        for x in [self.answer] if isinstance(self.answer, torch.Tensor) else self.answer:
+            setattr(x, _OF_A_GRAPH, True)
+
+    def _capture(self, function: Callable[..., Any], pool: Any) -> None:
         beside = torch.cuda.Stream()
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
@@ -118,8 +126,6 @@ class _Captured:
         # Another thread may be asking for memory: it is none of this graph's business.
         with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
             self.answer = function(*self.places)
-        for x in [self.answer] if isinstance(self.answer, torch.Tensor) else self.answer:
-            setattr(x, _OF_A_GRAPH, True)
 
     def __call__(self, *given: torch.Tensor) -> Any:
         for own, one in zip(self.places, given, strict=True):

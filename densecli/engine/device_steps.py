@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -113,13 +114,40 @@ def accelerated_features(
         return features_of(network, [one.clone() for one in kept.made[key](image)])
 
 
+class _Switch:
+    """PyTorch's switch for float32 products, the process's: the first block in sets it, the last one out resets it."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, ""
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = torch.get_float32_matmul_precision()
+                torch.set_float32_matmul_precision("high")
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                torch.set_float32_matmul_precision(self._before)
+
+
+_SWITCH = _Switch()
+
+
 @contextmanager
 def token_products(dtype: torch.dtype) -> Iterator[None]:
-    """Products of the prompts' float32 tokens in TF32 where a run is in half precision: eleven bits, as float16 has."""
-    before = torch.get_float32_matmul_precision()
-    if dtype != torch.float32:
-        torch.set_float32_matmul_precision("high")
+    """Products of the prompts' float32 tokens in TF32 where a run is in half precision: eleven bits, as float16 has.
+
+    Threads may be in such blocks at the same time.
+    """
+    if dtype == torch.float32:
+        yield
+        return
+    _SWITCH.enter()
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        _SWITCH.leave()

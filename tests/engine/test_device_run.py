@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import threading
+import time
 import weakref
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import SimpleNamespace
 
@@ -14,7 +17,7 @@ from pycocotools import mask as coco
 
 from densecli import model
 from densecli.engine import device_decoder, device_run, memory, unasked
-from densecli.engine.acceleration import Acceleration, Kept
+from densecli.engine.acceleration import Acceleration, Function, Kept
 from densecli.engine.device_loop import DeviceLoop, OnTheWay
 from densecli.engine.device_steps import Steps, token_products
 from densecli.engine.generator import Generated, MaskGenerator
@@ -340,6 +343,78 @@ def test_precision_of_products_is_as_before_afterwards(dtype: torch.dtype) -> No
         assert torch.get_float32_matmul_precision() == (before if dtype == torch.float32 else "high")
         raise ZeroDivisionError
     assert torch.get_float32_matmul_precision() == before == "highest"
+
+
+def test_precision_of_products_with_threads_that_overlap() -> None:
+    """Who leaves first does not switch it off for the other, and who leaves last does not leave it on."""
+    before, seen = torch.get_float32_matmul_precision(), []
+    both, first_left = threading.Barrier(2), threading.Event()
+
+    def first() -> None:
+        with token_products(torch.float16):
+            both.wait(10)
+        first_left.set()
+
+    def second() -> None:
+        with token_products(torch.bfloat16):
+            both.wait(10)
+            assert first_left.wait(10)
+            seen.append(torch.get_float32_matmul_precision())
+
+    for _ in range(2):
+        threads = [threading.Thread(target=one) for one in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert torch.get_float32_matmul_precision() == before == "highest"
+        both.reset()
+        first_left.clear()
+    assert seen == ["high", "high"]
+
+
+class FakeGraphs:
+    """Stands in for torch.cuda where graphs are captured; counts how many captures are under way at a time."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.under_way = self.most = self.captured = 0
+        stream = SimpleNamespace(wait_stream=lambda other: None)
+        for name, fake in {
+            "Stream": lambda *given: stream,
+            "current_stream": lambda *given: stream,
+            "stream": lambda stream: nullcontext(),
+            "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None),
+            "graph": self.graph,
+            "graph_pool_handle": lambda: 0,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+
+    @contextmanager
+    def graph(self, graph, pool, capture_error_mode: str):
+        assert capture_error_mode == "thread_local"
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        time.sleep(0.05)  # for another thread to come in between
+        yield
+        self.under_way -= 1
+        self.captured += 1
+
+
+def test_one_capture_at_a_time(monkeypatch) -> None:
+    """Of networks that are at work in several threads, as PyTorch allows no second one in a process."""
+    fake, begin = FakeGraphs(monkeypatch), threading.Barrier(3)
+
+    def capture() -> None:
+        double = Function(lambda x: 2 * x, Acceleration(captured=True), Kept())
+        begin.wait(10)
+        double(torch.ones(2))
+
+    threads = [threading.Thread(target=capture) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert fake.captured == 3 and fake.most == 1
 
 
 def test_what_is_captured_after_a_drop_has_memory_of_its_own(monkeypatch) -> None:
