@@ -599,6 +599,29 @@ def test_a_list_inside_a_list() -> None:
     assert listed(b"inner.txt\n") == ["inner.txt: is a list inside a list; give it to `densecli batch` itself"]
 
 
+def test_only_where_nothing_is_there_at_all_it_is_said_before_the_work(inside: Path) -> None:
+    files("p/a.png")
+    Path("empty").mkdir()
+    Path("list.txt").write_text("gone.png\np/none*.png\n")
+    for inputs, said in (
+        (["gone.png"], "gone.png: does not exist; check the path"),
+        (["gone/", "g*.png"], r"gone/: does not exist; check the path \(and 1 more like it\)"),
+        (["g*.png"], "nothing matches this pattern"),
+        (["list.txt"], r"gone.png: does not exist; check the path \(and 1 more like it\)"),
+        (["empty", "gone.png"], "gone.png: does not exist"),
+    ):
+        with pytest.raises(InputError, match=said):
+            Collection(inputs, output_dir="out").check()
+    for inputs in (
+        ["gone.png", "p"],
+        ["empty"],
+        ["gone.png", "memory://nowhere/a.png"],
+        ["-"],
+        [f"{n}.png" for n in range(30)],
+    ):
+        Collection(inputs, output_dir="out").check()  # told of each, and recorded
+
+
 # --- shards, watching, size ------------------------------------------------------------------------------------------
 
 

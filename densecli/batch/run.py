@@ -53,6 +53,8 @@ def run_batch(job: BatchJob, console: Console) -> Outcome:
     """
     # Before seconds go into importing torch, or into starting Ray.
     named(job.segmenter.model, job.segmenter.checkpoint_dir, job.segmenter.config)
+    if not job.watch:
+        collection_of(job).check()
     with contextlib.ExitStack() as stack:
         if job.output_url is None:
             check_writable(job.output_dir)

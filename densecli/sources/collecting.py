@@ -16,8 +16,13 @@ from densecli.sources.foreign import VIDEO
 from densecli.sources.inputs import Inputs
 from densecli.sources.reading import read_image
 from densecli.sources.tree_names import safe_folders
+from densecli.sources.urls import local_path
 from densecli.sources.video import Frame, frames, promised_frames
 from densecli.sources.walking import Entry, Skipped, Trouble
+from densecli.wording import shown_name
+
+_MANY = 20
+"""Inputs that are not there, from which on a run tells of each and keeps record."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,27 @@ class Collection:
     def stop(self) -> None:
         """End the iteration, at the latest after the item that is being read; from any thread."""
         self._stopped.set()
+
+    def check(self) -> None:
+        """Raise the InputError of the first input where not one of them leads to a file.
+
+        Quick: it looks no further than to the first file, and not where it would have to ask another machine.
+        """
+        if any(given == "-" or local_path(given) is None for given in self._inputs):
+            return
+        troubles: list[DensecliError] = []
+        for entry in self._entries(Skipped(fresh_output=self._fresh_output)):
+            if isinstance(entry, Trouble):
+                troubles.append(entry.error)
+            elif (local := local_path(entry.path)) is None or os.path.lexists(local):
+                return
+            else:
+                troubles.append(InputError(f"{shown_name(entry.name)}: does not exist; check the path"))
+            if len(troubles) > _MANY:
+                return
+        if troubles:
+            more = f" (and {len(troubles) - 1} more like it)" if len(troubles) > 1 else ""
+            raise InputError(f"{troubles[0]}{more}")
 
     def count(self) -> int:
         """How many items there will be, of all shards, as far as names and the videos' own words tell; for progress.

@@ -22,6 +22,7 @@ from PIL import Image, ImageColor
 from pycocotools import mask as coco
 
 from densecli.masks import summary_schema
+from densecli.sinks.images import save_png
 from tests.conftest import CHECKOUT, FIRST_STARTER, Command, Finished, obeying_permissions, screen_of, small_disk
 
 # The small starter, which is done three times as soon, and thresholds at which it finds something.
@@ -244,7 +245,7 @@ def test_extreme_sizes(everything: Everything) -> None:
 def text_run(everything: Everything, run_densecli: Command) -> Finished:
     """The photo again, from a file and from stdin, into a folder that holds the outputs of an earlier run."""
     (everything.folder / "again" / "desk_masks").mkdir(parents=True)
-    (everything.folder / "again" / "desk_masks" / "0009.png").touch()
+    save_png(np.zeros((2, 3), np.uint8), everything.folder / "again" / "desk_masks" / "0009.png")
     stdin = (everything.folder / "desk.png").read_bytes()
     options = ("-o", "again", *SMALL, "--save", KINDS, "--overwrite", "--device", "cpu", "--precision", "fp32")
     return run_densecli("segment", "desk.png", "-", *options, cwd=everything.folder, stdin=stdin)
