@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from densecli.sources.collecting import Item
 
 _LISTED_FAILURES = 20
+_ONCE = " (said once; -v says it of each)"
 
 
 class Messages:
@@ -26,6 +28,7 @@ class Messages:
         self._console = console
         self._failures: list[str] = []
         self._advised = False
+        self._noticed: set[str] = set()
 
     def done(self, event: Done, entry: dict[str, Any], written: Iterable[str]) -> None:
         """entry: of the manifest. written: the outputs, as they are shown."""
@@ -34,6 +37,11 @@ class Messages:
         console.result(found, to_line(entry) if console.json else "")
         for warning in event.warnings:
             console.warning(f"{shown}: {warning}")
+        for notice in event.notices:
+            kind = re.sub(r"[0-9]+", "", notice)
+            if console.verbose or kind not in self._noticed:
+                console.notice(f"{shown}: {notice}" + ("" if console.verbose else _ONCE))
+            self._noticed.add(kind)
         if console.verbose:
             for line in event.details:
                 console.notice(f"{shown}: {line}")

@@ -49,6 +49,8 @@ class Done:
     sha256: str
     warnings: tuple[str, ...]
     advice: str | None
+    notices: tuple[str, ...]
+    """What was done to its pixels."""
     details: tuple[str, ...]
     """Lines for --verbose."""
 
@@ -64,8 +66,8 @@ class Done:
             segmentation.image["sha256"],
             tuple(segmentation.warnings),
             segmentation.advice,
+            tuple(segmentation.notices),
             (
-                *segmentation.notices,
                 segmentation.funnel_line(),
                 f"{times}; peak memory {segmentation.peak_memory_mb:,} MB",
             ),

@@ -124,3 +124,23 @@ def test_exactly_the_good_ones_are_done(tmp_path: Path, photo: np.ndarray, monke
     assert leftovers(Path("out")) == []
     again = run(batch_job("in", recursive=True, overrides=overrides))
     assert (again.done, again.complete, again.failed) == (0, len(good), len(failed))
+
+
+def test_what_is_not_used_of_a_picture_is_said_once_a_kind_and_to_verbose_each_time(
+    tmp_path: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image = Image.fromarray(photo[:40, :60])
+    for name in ("a.tif", "b.tif", "c.gif"):
+        image.save(name, save_all=True, append_images=[image.rotate(90, expand=True), image])
+    pages, frames = "has several pages; only the first page is used", "is animated; only the first frame is used"
+    for verbose in (False, True):
+        job = batch_job("a.tif", "b.tif", "c.gif", out=f"out{verbose}", overrides=("points_per_side=2",))
+        assert run(job, quiet=False, verbose=verbose).done == 3
+        said = capsys.readouterr().err.splitlines()
+        notices = [line for line in said if pages in line or frames in line]
+        if verbose:
+            assert notices == [f"a.tif: {pages}", f"b.tif: {pages}", f"c.gif: {frames}"]
+        else:
+            once = " (said once; -v says it of each)"
+            assert notices == [f"a.tif: {pages}{once}", f"c.gif: {frames}{once}"]
