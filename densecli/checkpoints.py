@@ -117,7 +117,7 @@ def load_registry() -> Registry:
     """
     files = [shipped_registry_file()]
     if os.environ.get(REGISTRY_VARIABLE):
-        files.append(Path(os.environ[REGISTRY_VARIABLE]).expanduser().absolute())
+        files.append(expanded(os.environ[REGISTRY_VARIABLE], f"${REGISTRY_VARIABLE}").absolute())
     entries: dict[str, CheckpointEntry] = {}
     sources_by_file: dict[Path, list[str]] = {}
     for file in files:
@@ -210,14 +210,27 @@ def _normalised(name: str) -> str:
 
 
 def search_dirs(checkpoint_dir: Path | None = None) -> list[Path]:
-    """Folders where checkpoints are looked for, in order; they need not exist."""
+    """Folders where checkpoints are looked for, in order; they need not exist. Raises UsageError for ~ of nobody."""
     folders = []
     if checkpoint_dir is not None:
-        folders.append(Path(checkpoint_dir).expanduser())
+        folders.append(expanded(checkpoint_dir, "--checkpoint-dir"))
     if os.environ.get(FOLDER_VARIABLE):
-        folders.append(Path(os.environ[FOLDER_VARIABLE]).expanduser())
+        folders.append(expanded(os.environ[FOLDER_VARIABLE], f"${FOLDER_VARIABLE}"))
     folders += [Path("checkpoints"), _cache_dir()]
     return list(dict.fromkeys(folder.absolute() for folder in folders))
+
+
+def expanded(given: str | os.PathLike[str], where: str) -> Path:
+    """A path with ~ and ~user written out.
+
+    Raises UsageError, which says `where` it was given, if there is no such user: a folder called ~user would be made.
+    """
+    path = os.path.expanduser(given)
+    if path.startswith("~"):
+        raise UsageError(
+            f"{where}: '{os.fspath(given)}' names a user that this machine does not have; give a full path."
+        )
+    return Path(path)
 
 
 def download_dir(checkpoint_dir: Path | None = None) -> Path:

@@ -22,7 +22,7 @@ from densecli.device_names import PRECISIONS, check_precision, parse_device
 from densecli.engine.encoder import cast_products
 from densecli.errors import CheckpointError, EnvironmentProblem
 from densecli.files import sha256_of
-from densecli.model_names import Choice, config_path, named, names_file, verified
+from densecli.model_names import Choice, config_path, is_file, named, names_file, path_of, verified
 from densecli.network_config import module_of
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def choose(
     """
     choice = named(model, checkpoint_dir, config)
     if choice is None and names_file(model):
-        return _with_guessed_config(Path(model))
+        return _with_guessed_config(path_of(model))
     if choice is None:
         return chosen_automatically(preferred, device, checkpoint_dir)
     if names_file(model) or model == STARTER:
@@ -139,7 +139,7 @@ def build_network(config: Path, *, random_weights: bool = True) -> SAM2Base:
     random_weights: False leaves the weights as they are in memory, for one who loads all of them.
     Raises CheckpointError for a file that is no such config, EnvironmentProblem where sam2 cannot be imported.
     """
-    if not config.is_file():
+    if not is_file(config):
         raise CheckpointError(f"{config}: no such config file")
     with nullcontext() if random_weights else _WithoutRandomWeights():
         network = module_of(config)
@@ -157,7 +157,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+        raise _unreadable(path, error) from error
     if not head:
         raise CheckpointError(f"{path}: the file is empty; fetch it again")
     if head.lstrip()[:1] == b"<":
@@ -236,7 +236,10 @@ def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
 
     The cached network is shared and must not be changed. Raises CheckpointError or EnvironmentProblem.
     """
-    stat = choice.weights.stat()
+    try:
+        stat = choice.weights.stat()
+    except OSError as error:
+        raise _unreadable(choice.weights, error) from error
     key = (str(choice.weights), stat.st_mtime_ns, stat.st_size, str(choice.config), str(device), precision)
     with _lock:
         if key not in _cache:
@@ -273,8 +276,20 @@ def notices_of(choice: Choice) -> list[str]:
 
 
 def weights_sha256(choice: Choice) -> str:
-    """SHA-256 of the weights file, 64 hex digits; the file is read unless that was done when it was chosen."""
-    return sha256_of(choice.weights) if choice.verified is None else choice.verified.sha256
+    """SHA-256 of the weights file, 64 hex digits; the file is read unless that was done when it was chosen.
+
+    Raises CheckpointError for a file that cannot be read.
+    """
+    if choice.verified is not None:
+        return choice.verified.sha256
+    try:
+        return sha256_of(choice.weights)
+    except OSError as error:
+        raise _unreadable(choice.weights, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"{path}: cannot be read ({error.strerror}); check that it is there, and who may read it")
 
 
 def _one_line(error: BaseException) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 from densecli import checkpoints
 from densecli.checkpoints import STARTER, CheckpointEntry
 from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
+from densecli.wording import reason_of, shown_name
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def named(model: str, checkpoint_dir: Path | None, config: Path | None) -> Choic
     CheckpointError where a file is missing, UsageError for an unknown name or a needless config.
     """
     if names_file(model):
-        return _own_weights(Path(model), config)
+        return _own_weights(path_of(model), config)
     if config is not None:
         raise UsageError(f"--config goes with --model FILE (a .pt or .safetensors path), not with --model {model}")
     if model == "auto":
@@ -84,20 +87,39 @@ def verified(entry: CheckpointEntry, weights: Path, reason: str | None = None) -
 def config_path(entry: CheckpointEntry) -> Path:
     """The YAML of a registry entry: an absolute path, a file beside its registry, or one of the sam2 package."""
     beside = entry.registry.parent / entry.config
-    if beside.is_file():
+    if is_file(beside):
         return beside
     return _sam2_folder() / entry.config
 
 
+def path_of(model: str) -> Path:
+    """The file that `--model` names, ~ for the user's home."""
+    return Path(os.path.expanduser(model))  # Path.expanduser raises for ~nobody
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file. Raises CheckpointError where that cannot be seen."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        shown = shown_name(str(path))
+        raise CheckpointError(
+            f"{shown}: cannot be read ({reason_of(error)}); check the path and who may read it"
+        ) from error
+
+
 def _own_weights(weights: Path, config: Path | None) -> Choice | None:
-    if not weights.is_file():
+    if not is_file(weights):
         raise CheckpointError(f"{weights}: no such weights file; give an existing .pt or .safetensors, or a model name")
     if config is not None:
-        if not config.is_file():
+        config = path_of(str(config))
+        if not is_file(config):
             raise UsageError(f"--config {config}: no such file; give the YAML of {weights.name}'s network")
         return Choice(weights.stem, weights, config)
     beside = weights.with_suffix(".yaml")
-    return Choice(weights.stem, weights, beside) if beside.is_file() else None
+    return Choice(weights.stem, weights, beside) if is_file(beside) else None
 
 
 def _sam2_folder() -> Path:

@@ -12,7 +12,7 @@ from PIL import Image
 from densecli import checkpoints
 from densecli.errors import CheckpointError, UsageError
 from densecli.model_names import check_named, named, names_file
-from tests.conftest import FIRST_STARTER, Command
+from tests.conftest import FIRST_STARTER, Command, obeying_permissions
 
 
 @pytest.mark.parametrize("name", ["large.pt", "a/b", "a\\b", "x.safetensors", "x.pth"])
@@ -82,6 +82,61 @@ def test_a_slip_is_told_before_pytorch_is_imported(
     assert done.code == code and "densecli.model_names" in imported
     assert len(done.errors) == 1 and told in done.errors[0]
     assert not imported & {"torch", "ray", "sam2"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (
+            ("segment", "a.png", "-m", "locked/starter.safetensors"),
+            4,
+            "locked/starter.safetensors: cannot be read (Perm",
+        ),
+        (("batch", "a.png", "-m", "locked/starter.safetensors"), 4, "locked/starter.safetensors: cannot be read (Perm"),
+        (("segment", "a.png", "-m", "w.safetensors", "--config", "locked/a.yaml"), 4, "locked/a.yaml: cannot be read"),
+        (("segment", "a.png", "-m", "n" * 300 + ".pt"), 4, "nnn.pt: cannot be read (File name too long)"),
+        (("segment", "a.png", "-m", "~/x.pt"), 4, "{home}/x.pt: no such weights file"),
+        (("segment", "a.png", "-m", "w.safetensors", "--config", "~/x.yaml"), 2, "{home}/x.yaml: no such file"),
+        (("segment", "a.png", "-m", "~nobodyx/x.pt"), 4, "~nobodyx/x.pt: no such weights file"),
+        (("segment", "a.png", "-m", "tiny", "--checkpoint-dir", "~nobodyx"), 2, "--checkpoint-dir: '~nobodyx' names a"),
+        (("download-checkpoints", "--list", "--dir", "~nobodyx"), 2, "--checkpoint-dir: '~nobodyx' names a user"),
+        (("download-checkpoints", "tiny", "--dir", "~nobodyx"), 2, "--checkpoint-dir: '~nobodyx' names a user"),
+        (
+            ("download-checkpoints", "tiny", "--source", "locked/c"),
+            2,
+            "--source: 'locked/c' cannot be read (Permission",
+        ),
+        (("download-checkpoints", "tiny", "--source", "n" * 300), 2, "cannot be read (File name too long)"),
+        (("download-checkpoints", "tiny", "--source", "~nobodyx"), 2, "--source: '~nobodyx' is neither a URL, nor a"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else "",
+)
+def test_paths_that_cannot_be_looked_at(
+    arguments: tuple[str, ...], code: int, told: str, tmp_path: Path, run_densecli: Command
+) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    (tmp_path / "w.safetensors").symlink_to(FIRST_STARTER[0])
+    (tmp_path / "locked" / "c").mkdir(parents=True)
+    (tmp_path / "locked").chmod(0)
+    try:
+        done = run_densecli(*arguments, cwd=tmp_path, preexec_fn=obeying_permissions)
+    finally:
+        (tmp_path / "locked").chmod(0o700)
+    if done.code == 99:
+        pytest.skip("permissions do not hold here")
+    assert done.code == code, done.stderr
+    assert len(done.errors) == 1 and told.format(home=run_densecli.environment["HOME"]) in done.errors[0], done.stderr
+    assert not list(tmp_path.glob("~*"))
+
+
+@pytest.mark.parametrize("variable", ["DENSECLI_CHECKPOINTS", "DENSECLI_REGISTRY"])
+def test_variables_that_name_the_home_of_nobody(variable: str, tmp_path: Path, run_densecli: Command) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    environment = {variable: "~nobodyx/c"}
+    told = f"${variable}: '~nobodyx/c' names a user that this machine does not have; give a full path."
+    for arguments in (("segment", "a.png", "-m", "tiny"), ("download-checkpoints", "tiny")):
+        done = run_densecli(*arguments, cwd=tmp_path, environment=environment)
+        assert (done.code, done.errors) == (2, [told])
 
 
 def test_a_model_that_cannot_be_used_ends_a_run_of_segment(tmp_path: Path, run_densecli: Command) -> None:

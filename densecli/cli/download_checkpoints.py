@@ -117,7 +117,7 @@ def _verify(entries: list[CheckpointEntry], folder: Path | None, named: bool) ->
 def _locate(entry: CheckpointEntry, folder: Path | None) -> Location:
     from densecli.checkpoints import locate_entry, search_dirs
 
-    return locate_entry(entry, search_dirs() if folder is None else [folder.expanduser().absolute()])
+    return locate_entry(entry, search_dirs(folder)[: None if folder is None else 1])
 
 
 def _each(entries: list[CheckpointEntry], action: Callable[[CheckpointEntry], str], failed_how: str) -> None:

@@ -27,12 +27,14 @@ def check_weights(*, deep: bool) -> list[Check]:
     try:
         from densecli import checkpoints
 
+        variable = checkpoints.REGISTRY_VARIABLE
         registry = checkpoints.load_registry()
+        variable = checkpoints.FOLDER_VARIABLE
+        checkpoints.search_dirs()
     except ImportError as error:
         fix = commands.pip_install("pyyaml>=6.0", "platformdirs>=4.2")
         return [problem("checkpoints", f"cannot look for them: {error}", fix)]
-    except Exception as error:  # UsageError of a registry that cannot be read: it would stop every run
-        variable = checkpoints.REGISTRY_VARIABLE
+    except Exception as error:  # UsageError, of what would stop every run: a registry that cannot be read, ~ of nobody
         fix = f"set {variable}=" if os.name == "nt" else f"unset {variable}"
         return [problem("checkpoints", checkpoints.one_line(error), fix)]
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ from densecli.download.progress import Progress
 from densecli.download.source import SourceFailed
 from densecli.download.transfer import Transfer
 from densecli.errors import CheckpointError, UsageError
-from densecli.wording import without_password
+from densecli.wording import reason_of, shown_name, without_password
 
 
 def fetch(
@@ -48,7 +49,7 @@ def fetch(
     registry = load_registry()
     entry = registry.entry(name)
     urls = registry.urls(entry, sources)
-    folders = search_dirs() if checkpoint_dir is None else [Path(checkpoint_dir).expanduser().absolute()]
+    folders = search_dirs() if checkpoint_dir is None else search_dirs(checkpoint_dir)[:1]
     location = locate_entry(entry, folders)
     if location.problem:
         progress.note(f"{entry.name}: {location.problem}")
@@ -72,8 +73,8 @@ def named_sources(registry: Registry, given: list[str]) -> list[str]:
     for source in given:
         if "://" in source:
             bases.append(source)
-        elif Path(source).expanduser().is_dir():
-            bases.append(Path(source).expanduser().absolute().as_uri())
+        elif _is_folder(source):
+            bases.append(Path(os.path.expanduser(source)).absolute().as_uri())
         else:
             hosts = {known: urllib.parse.urlsplit(known).netloc.rpartition("@")[2] for known in registry.sources}
             matching = [known for known, host in hosts.items() if source and source.lower() in host]
@@ -84,6 +85,18 @@ def named_sources(registry: Registry, given: list[str]) -> list[str]:
                 )
             bases += matching
     return bases
+
+
+def _is_folder(source: str) -> bool:
+    """Raises UsageError where that cannot be seen."""
+    try:
+        return stat.S_ISDIR(os.stat(os.path.expanduser(source)).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:  # ValueError: a NUL in it
+        raise UsageError(
+            f"--source: '{shown_name(source)}' cannot be read ({reason_of(error)}); give another folder, or a URL."
+        ) from error
 
 
 def download(

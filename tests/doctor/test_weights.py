@@ -95,6 +95,15 @@ def test_a_broken_registry(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (row.status, row.fix) == ("problem", "unset DENSECLI_REGISTRY") and "registry.yaml" in row.seen
 
 
+def test_a_folder_in_the_home_of_nobody(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENSECLI_CHECKPOINTS", "~nobodyx/c")
+    (row,) = weights.check_weights(deep=False)
+    assert (row.status, row.fix) == (
+        "problem",
+        "unset DENSECLI_CHECKPOINTS",
+    ) and "'~nobodyx/c' names a user" in row.seen
+
+
 def test_a_file_where_the_cache_folder_should_be(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DENSECLI_CHECKPOINTS", str(home / "mine.pt" / "folder"))
     row = weights.check_folder()
