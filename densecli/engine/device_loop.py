@@ -47,7 +47,7 @@ class OnTheWay:
             self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._host.copy_(tensor, non_blocking=True)
             self._event = torch.cuda.Event()
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(tensor.device))
 
     def arrived(self) -> torch.Tensor:
         """The tensor on the host."""

@@ -11,6 +11,7 @@ import torch
 
 from densecli.engine import device_run, grid, memory
 from densecli.engine.candidates import Candidates, stability_and_boxes
+from densecli.engine.current_device import on_own_device
 from densecli.engine.decoder import Decoded, PromptDecoder
 from densecli.engine.edges import Guide
 from densecli.engine.encoder import Features, encode
@@ -72,6 +73,7 @@ class MaskGenerator:
         height, width = self.model.sam_prompt_encoder.mask_input_size
         return int(height), int(width)
 
+    @on_own_device
     @torch.inference_mode()
     def generate(
         self,

@@ -51,7 +51,7 @@ def _areas_and_boxes(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     low, middle, high = thresholds
     row_axis, column_axis = _axis(rows, row_step), _axis(columns, column_step)
-    kernels = scoring_kernel() if logits.device.type == "cuda" else None
+    kernels = scoring_kernel(logits.device) if logits.device.type == "cuda" else None
     if kernels is not None:
         return kernels.areas_and_boxes(logits, wanted, (low, middle, high), row_axis, column_axis)
     areas = torch.zeros(len(logits), 2, dtype=torch.int64, device=logits.device)

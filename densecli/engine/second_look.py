@@ -13,6 +13,7 @@ import torch
 
 from densecli.engine import grid
 from densecli.engine.candidates import likely, stability_and_boxes, stable
+from densecli.engine.current_device import on_own_device
 from densecli.engine.parameters import GeneratorParameters
 from densecli.engine.prompts import Prompt, as_tensors
 from densecli.engine.run import Run
@@ -61,10 +62,15 @@ class SecondLook:
         self._run.progress = progress
 
     @property
+    def device(self) -> torch.device:
+        return self._generator.device
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width of the image."""
         return self._pixels.shape[0], self._pixels.shape[1]
 
+    @on_own_device
     @torch.inference_mode()
     def at_points(
         self, points: np.ndarray, parameters: GeneratorParameters, wanted: Wanted | None = None
@@ -84,6 +90,7 @@ class SecondLook:
         run.batch = part.batch
         return winners
 
+    @on_own_device
     @torch.inference_mode()
     def answers(self, prompts: Sequence[Prompt], parameters: GeneratorParameters) -> list[list[Winner]]:
         """For each prompt the masks that pass the thresholds, of all outputs of the decoder; there is no NMS.
@@ -162,6 +169,7 @@ class SecondLook:
     def _model_size(self) -> int:
         return self._generator.model.image_size
 
+    @on_own_device
     @torch.inference_mode()
     def _encoded(self) -> Prompted:
         if self._whole is None:

@@ -7,6 +7,8 @@ from types import ModuleType
 
 import torch
 
+from densecli.engine.current_device import current
+
 # What decoder_kernels takes of a block's shared memory for an official shape at its least is 81 KB; consumers' cards
 # from Ampere on have 99, those before 64.
 _FUSED_BYTES = 96 << 10
@@ -23,14 +25,19 @@ def fused_fits(shared_memory: int) -> bool:
 
 
 @cache
-def scoring_kernel() -> ModuleType | None:
-    """The module scoring_kernel, or None where triton cannot be used. For CUDA: whether it can, a launch tells."""
+def scoring_kernel(device: torch.device | None = None) -> ModuleType | None:
+    """The module scoring_kernel, or None where triton cannot be used on a CUDA device: a launch tells, once for each.
+
+    device: None for the current one.
+    """
+    device = device or torch.device("cuda")
     try:
         from densecli.engine import scoring_kernel
     except (ImportError, RuntimeError, OSError):
         return None
     try:
-        scoring_kernel.try_out(torch.device("cuda"))
+        with current(device):
+            scoring_kernel.try_out(device)
     except Exception:  # whatever triton, its compiler, the driver or the launcher's C compiler have to say
         return None
     return scoring_kernel

@@ -121,7 +121,7 @@ class Upsampling:
         """
         if self.kernels is not None:
             return self._compiled_areas_and_boxes(logits, low, middle, high)
-        if logits.device.type == "cuda" and (kernel := scoring_kernel()) is not None:
+        if logits.device.type == "cuda" and (kernel := scoring_kernel(logits.device)) is not None:
             every = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
             thresholds = low, middle, high
             areas, boxes = kernel.areas_and_boxes(logits.contiguous(), every, thresholds, self.rows, self.columns)
