@@ -66,6 +66,24 @@ class Registry:
         beside: what else the name could have been, to be told. Raises UsageError, with the nearest name, if there is
         none.
         """
+        found = self.find(name)
+        if found is not None:
+            return found
+        near = self.nearest(name, beside)
+        hint = f" Did you mean '{near}'?" if near else ""
+        raise UsageError(f"There is no checkpoint called '{name}'.{hint} Known: {', '.join([*beside, *self.entries])}.")
+
+    def find(self, name: str) -> CheckpointEntry | None:
+        """As `entry`, but None if there is none."""
+        return self._spellings().get(_normalised(name))
+
+    def nearest(self, name: str, beside: Sequence[str] = ()) -> str | None:
+        """The name, among those of entries and `beside`, that is most like `name`; None if none is."""
+        names = {other: other for other in beside} | {known: entry.name for known, entry in self._spellings().items()}
+        near = difflib.get_close_matches(_normalised(name), names, n=1)
+        return names[near[0]] if near else None
+
+    def _spellings(self) -> dict[str, CheckpointEntry]:
         spellings = {}
         for known in self.entries.values():
             for spelling in (known.file, known.file.rsplit(".", 1)[0], known.name):
@@ -73,13 +91,7 @@ class Registry:
         for alias, canonical in _ALIASES.items():
             if canonical in self.entries:
                 spellings.setdefault(alias, self.entries[canonical])
-        wanted = _normalised(name)
-        if wanted in spellings:
-            return spellings[wanted]
-        names = {other: other for other in beside} | {spelling: e.name for spelling, e in spellings.items()}
-        near = difflib.get_close_matches(wanted, names, n=1)
-        hint = f" Did you mean '{names[near[0]]}'?" if near else ""
-        raise UsageError(f"There is no checkpoint called '{name}'.{hint} Known: {', '.join([*beside, *self.entries])}.")
+        return spellings
 
     def urls(self, entry: CheckpointEntry, only: list[str] | None = None) -> list[str]:
         """Full URLs to try for `entry`, in order: $DENSECLI_CHECKPOINT_URL, then its registry, then added registries.

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters, Limits
 from densecli.errors import EnvironmentProblem
 from densecli.preset_keys import SECTION_OF, SECTIONS, allowed_values, takes_word
+from densecli.preset_models import preferred_name, running_name
 from densecli.preset_wording import dotted, preset_error, shown_value, unknown_key
 from densecli.resources import resource_dir
 
@@ -85,7 +86,7 @@ class Preset(BaseModel):
 
     def resolve(self, model_name: str) -> ResolvedPreset:
         """The values for the model that runs ("starter", "large", ...); without a `for_model` entry, the plain ones."""
-        changed = self.for_model.get(model_name, {})
+        changed = self.for_model.get(running_name(model_name), {}) if self.for_model else {}
         sections = {
             section: values.model_validate(getattr(self, section).model_dump() | changed.get(section, {}))
             for section, values in SECTIONS.items()
@@ -275,6 +276,7 @@ def _layer_of_document(label: str, document: dict[Any, Any]) -> _Layer:
         elif key in SECTIONS:
             layer.values[key] = _valid_section(label, "", key, value)
         elif key == "for_model":
+            given: dict[str, str] = {}
             for model, sections in _mapping(label, key, value, "model names with sections").items():
                 prefix = dotted(key, model)
                 named = _mapping(label, prefix, sections, f"the sections {', '.join(SECTIONS)}")
@@ -282,10 +284,14 @@ def _layer_of_document(label: str, document: dict[Any, Any]) -> _Layer:
                     raise preset_error(
                         label, prefix, f"{shown_value(model)} given as a model name; allowed: text, such as starter"
                     )
+                name = running_name(model)
+                if name in given:
+                    raise preset_error(label, prefix, f"is the same model as {given[name]}; keep one of them")
+                given[name] = model
                 for section, values in named.items():
                     if section not in SECTIONS:
                         raise unknown_key(label, prefix, section, values, SECTIONS, root=prefix)
-                    layer.for_model.setdefault(model, {})[section] = _valid_section(label, prefix, section, values)
+                    layer.for_model.setdefault(name, {})[section] = _valid_section(label, prefix, section, values)
         else:
             raise unknown_key(label, "", key, value, _FILE_KEYS)
     return layer
@@ -333,8 +339,8 @@ def _valid_text(label: str, key: str, value: Any) -> str | None:
         raise preset_error(label, key, f"{shown_value(value)} given; allowed: text, or null")
     if key == "description":
         return " ".join(value.split())  # shown on one line
-    if key == "model" and value.strip() == "auto":
-        return None  # as --model auto: no preference
+    if key == "model":
+        return preferred_name(label, key, value)
     return value.strip()
 
 

@@ -233,9 +233,56 @@ def test_a_file_may_carry_the_name_of_the_shipped_preset_that_it_extends(tmp_pat
     assert preset.resolve("large").parameters()["min_mask_region_area"] == 500
 
 
-@pytest.mark.parametrize(("given", "model"), [("null", None), ("auto", None), ("my-tuned", "my-tuned")])
-def test_model_can_be_replaced_and_taken_back(tmp_path: Path, given: str, model: str | None) -> None:
+@pytest.mark.parametrize(
+    ("given", "model"),
+    [
+        ("null", None),
+        ("auto", None),
+        ("My_tuned", "my-tuned"),
+        ("b+", "base-plus"),
+        ("Starter", "starter"),
+        ("sam2.1_hiera_large.pt", "large"),
+    ],
+)
+def test_model_can_be_replaced_and_taken_back(
+    tmp_path: Path, own_registry: None, given: str, model: str | None
+) -> None:
     assert load(tmp_path, f"extends: dense\nmodel: {given}\n").model == model
+
+
+@pytest.fixture
+def own_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"file": "t.pt", "size": 1, "sha256": "0" * 64, "config": "t.yaml"}
+    (tmp_path / "registry.yaml").write_text(yaml.safe_dump({"checkpoints": {"my-tuned": entry}}))
+    monkeypatch.setenv("DENSECLI_REGISTRY", str(tmp_path / "registry.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("written", "runs"),
+    [
+        ("b+", "base-plus"),
+        ("Starter", "starter"),
+        ("base_plus", "b+"),
+        ("large", "sam2.1_hiera_large"),  # the official file, named by its path
+        ("mine", "mine"),  # other weights named by their path
+    ],
+)
+def test_for_model_knows_models_by_all_their_names(tmp_path: Path, written: str, runs: str) -> None:
+    preset = load(tmp_path, {"for_model": {written: {"generator": {"points_per_side": 9}}}})
+    assert preset.resolve(runs).parameters()["points_per_side"] == 9
+    assert preset.resolve("tiny").parameters()["points_per_side"] == 32
+
+
+def test_one_model_under_two_names_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"mine\.yaml: for_model\.base-plus: is the same model as b\+; keep one"):
+        load(tmp_path, "for_model: {b+: {generator: {}}, base-plus: {cleanup: {}}}")
+
+
+def test_a_broken_registry_is_no_matter_to_presets_of_sam2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENSECLI_REGISTRY", str(tmp_path / "nowhere.yaml"))
+    assert load_preset("dense").resolve("mine").parameters()["points_per_side"] == 64
+    with pytest.raises(UsageError, match=r"Registry .*nowhere\.yaml cannot be read"):
+        load(tmp_path, "model: mine")
 
 
 def test_headings_without_values_are_fine(tmp_path: Path) -> None:
@@ -291,6 +338,10 @@ def error_of_circle(folder: Path, first: str) -> str:
         ("generator: 3", ["generator: 3 given", "a mapping"]),
         ("for_model: [starter]", ["for_model: a list given"]),
         ("model: 3", ["model: 3 given", "text"]),
+        (
+            "model: larg",
+            ['model: "larg" given', "no such model", "nearest: large", "allowed: auto, starter, tiny, small"],
+        ),
         ("generator:\n  use_m2m: true\n  use_m2m: true", ["generator.use_m2m: given twice", "line 2", "line 3"]),
         ("generator: {}\ncleanup: {}\ngenerator: {}", ["generator: given twice"]),
         ("- a", ["a list given", "a mapping"]),

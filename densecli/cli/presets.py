@@ -123,13 +123,19 @@ def new_command(
 
 def _notes(preset: Preset) -> list[str]:
     """What is valid and yet may not do what its author thinks."""
-    models = ("starter", "tiny", "small", "base-plus", "large")
-    named = [*preset.for_model, *([preset.model] if preset.model else [])]
-    return [
-        f"{name} is none of densecli's models ({', '.join(models)}); it counts only if your own registry has it"
-        for name in dict.fromkeys(named)
-        if name not in models
-    ]
+    from densecli.checkpoints import load_registry
+    from densecli.preset_models import OFFICIAL, known_name
+
+    notes = []
+    for name in preset.for_model:
+        if known_name(name) is None:
+            near = load_registry().nearest(name, beside=OFFICIAL)
+            meant = f", or is {near} meant?" if near else ""
+            notes.append(
+                f"for_model.{name}: {name} is none of densecli's models ({', '.join(OFFICIAL)}); "
+                f"it counts only for weights of your own, called {name}{meant}"
+            )
+    return notes
 
 
 def _path_from(target: Path, folder: Path) -> str:

@@ -90,9 +90,26 @@ def test_check_tells_what_is_valid_and_yet_suspicious(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("for_model: {stater: {generator: {use_m2m: true}}}\n")
     done = presets("check", "my.yaml", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "my.yaml: ok\n")
-    assert "stater is none of densecli's models" in done.stderr
+    assert "stater is none of densecli's models" in done.stderr and "is starter meant?" in done.stderr
     report = json.loads(ok("check", "my.yaml", "--json", cwd=tmp_path))
     assert report["ok"] is True and len(report["notes"]) == 1
+
+
+def test_a_preset_with_a_model_that_there_is_not(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("extends: dense\nmodel: larg\n")
+    told = (
+        'my.yaml: model: "larg" given; no such model; nearest: large; allowed: auto, starter, tiny, small, base-plus, '
+    )
+    for done in (presets("check", "my.yaml", cwd=tmp_path), presets("show", "my.yaml", cwd=tmp_path)):
+        assert (done.returncode, done.stdout) == (2, "") and told in done.stderr
+
+
+def test_short_names_of_models_are_no_matter_for_a_note(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("model: b+\nfor_model: {Base_Plus: {generator: {points_per_side: 9}}}\n")
+    done = presets("check", "my.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "my.yaml: ok\n", "")
+    shown = json.loads(ok("show", "my.yaml", "--model", "b+", "--json", cwd=tmp_path))
+    assert (shown["model"], shown["generator"]["points_per_side"]) == ("base-plus", 9)
 
 
 def test_new_writes_a_commented_file_that_changes_nothing_yet(tmp_path: Path) -> None:
