@@ -109,7 +109,7 @@ class Inputs:
             else:
                 yield from self._file(path, name)
             return
-        is_crowded = bool(crowded) and place_number(_place(listed, path)[0]) in crowded
+        is_crowded = bool(crowded) and place_number(_place(listed, path)) in crowded
         for found in self._listed_tree(listed, path, kind, self._skipped):
             if not is_crowded or not isinstance(found, Entry):
                 yield found
@@ -123,7 +123,7 @@ class Inputs:
         names = ListNames()
         skipped = Skipped(folders=set(self._skipped.folders), fresh_output=self._skipped.fresh_output)
         for path in filter(_is_name, listed.paths()):
-            is_crowded = bool(crowded) and place_number(_place(listed, path)[0]) in crowded
+            is_crowded = bool(crowded) and _is_tree(path) and place_number(_place(listed, path)) in crowded
             if is_crowded and (kind := _kind(path)) in ("folder", "pattern"):
                 with contextlib.suppress(DensecliError):  # the run will meet it, and say so
                     for found in self._listed_tree(listed, path, kind, skipped):
@@ -158,36 +158,41 @@ def _crowded(listed: InputList) -> frozenset[int]:
     trees: set[int] = set()
     crowded: set[int] = set()
     for path in filter(_is_name, listed.paths()):
-        place, is_tree = _place(listed, path)
-        if is_tree:
-            number = place_number(place)
+        if _is_tree(path):
+            number = place_number(_place(listed, path))
             (crowded if number in trees else trees).add(number)
     if not trees:
         return frozenset()
     for path in filter(_is_name, listed.paths()):
-        place, is_tree = _place(listed, path)
-        own, *above = place_numbers(place)
-        shared = trees.intersection(above if is_tree else [own, *above])
-        crowded |= shared
-        if shared and is_tree:
-            crowded.add(own)
+        if _is_tree(path):
+            own, *above = place_numbers(_place(listed, path))
+            if shared := trees.intersection(above):
+                crowded |= {own, *shared}
+        else:
+            crowded |= trees.intersection(place_numbers(stem_of(listed.relative(path))))
     return frozenset(crowded)
 
 
-def _place(listed: InputList, path: str) -> tuple[str, bool]:
-    """Where a line's outputs lie: of a folder or pattern (True) below this place, of a file (False) at this stem."""
-    local = local_path(path)
-    if has_magic(path) and not (local is not None and os.path.lexists(local)):
-        return listed.relative(_root(path, "pattern")), True
+def _is_tree(path: str) -> bool:
+    """Whether a line stands for a folder's files, or for those that a pattern finds."""
+    if _is_pattern(path):
+        return True
     # To ask of every image of a list would take long where the disk is far away; and of a bucket in any case.
     if is_image(path) or is_video(path):
-        is_tree = False
-    elif local is not None:
-        is_tree = os.path.isdir(local)
-    else:
-        is_tree = "." not in PurePath(path).name and url_scheme(path) not in ("http", "https")
-    relative = listed.relative(path)
-    return (relative, True) if is_tree else (stem_of(relative), False)
+        return False
+    if (local := local_path(path)) is not None:
+        return os.path.isdir(local)
+    return "." not in PurePath(path).name and url_scheme(path) not in ("http", "https")
+
+
+def _place(listed: InputList, path: str) -> str:
+    """Where all that such a line finds lies: the folder, or that of the pattern."""
+    return listed.relative(_root(path, "pattern" if _is_pattern(path) else "folder"))
+
+
+def _is_pattern(path: str) -> bool:
+    local = local_path(path)
+    return has_magic(path) and not (local is not None and os.path.lexists(local))
 
 
 def _root(path: str, kind: str) -> str:
