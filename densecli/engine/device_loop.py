@@ -253,13 +253,22 @@ class DeviceLoop:
     def masks(self, won: Candidates) -> list[tuple[int, int, Runs]]:
         """The masks of W winners: x and y in pixels of the crop, and runs.
 
-        Their prompts are decoded a second time, in the same steps; the logits come to the host tile by tile, while the
-        device is at the next.
+        Their prompts are decoded a second time, in the same steps; the logits come to the host tile by tile, and become
+        masks while the device is at the next: of two tiles there are logits at a time, however many win.
         """
-        parts = list(self._winner_logits(won))
-        if kernels() is not None:
-            parts = [part.arrived() for part in [OnTheWay(part) for part in parts]]
-        return self.upsampling.masks(parts, self.thresholds[1])
+        masks: list[tuple[int, int, Runs]] = []
+        waiting: OnTheWay | None = None
+        for part in self._winner_logits(won):
+            if kernels() is None:
+                masks += self.upsampling.masks([part], self.thresholds[1])
+                continue
+            coming = OnTheWay(part)
+            if waiting is not None:
+                masks += self.upsampling.masks([waiting.arrived()], self.thresholds[1])
+            waiting = coming
+        if waiting is not None:
+            masks += self.upsampling.masks([waiting.arrived()], self.thresholds[1])
+        return masks
 
     def _winner_logits(self, won: Candidates) -> Iterator[torch.Tensor]:
         """K × h × w float32 logits of the winners, some at a time, on the device."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -212,6 +213,42 @@ def test_winners_are_the_candidates_again(starter, photographed, monkeypatch, to
     assert len(some) > 3 and int(some.point.max()) >= SIZE.prompts
     for (x, y, runs), box in zip(loop.masks(some), some.boxes.tolist(), strict=True):
         assert [x, y, x + runs.size[1] - 1, y + runs.size[0] - 1] == box
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "without numba"])
+@torch.inference_mode()
+def test_logits_of_two_parts_of_the_winners_at_a_time(starter, photographed, monkeypatch, compiled: bool) -> None:
+    """However many win; and the next part is queued before the one before becomes masks."""
+    if not compiled:
+        monkeypatch.setattr(device_loop, "kernels", lambda: None)
+    features, prompts, upsampling = photographed
+    steps = Steps(starter, True, torch.float32, SIZE)
+    steps.begin(features)
+    loop = DeviceLoop(steps, prompts, upsampling, PARAMETERS)
+    found, _ = loop.candidates(lambda points: None)
+    won = found[slice(0, 4 * SIZE.survivors + 1)]
+    whole, made = loop._winner_logits, loop.upsampling.masks
+    parts: list[weakref.ref[torch.Tensor]] = []
+    held, noted = [], []
+
+    def watched(won: Candidates):
+        for part in whole(won):
+            parts.append(weakref.ref(part))
+            held.append(sum(one() is not None for one in parts))
+            noted.append("queued")
+            yield part
+            del part
+
+    def making(logits, threshold):
+        noted.append("made")
+        return made(logits, threshold)
+
+    monkeypatch.setattr(loop, "_winner_logits", watched)
+    monkeypatch.setattr(loop.upsampling, "masks", making)
+    masks = loop.masks(won)
+    assert len(parts) == 5 and max(held) <= 2
+    assert noted == (["queued", *["queued", "made"] * 4, "made"] if compiled else ["queued", "made"] * 5)
+    assert len(masks) == len(won) and masks[-1][2].area > 0
 
 
 def made_fake(network: torch.nn.Module) -> Any:
