@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 _STRIP_PIXELS = 4_000_000  # pixels that are float32 at one time while resizing: 48 MB
+# Beyond so many times the model's input a height is very tall: its rows, resized, are 100 MB for an official one.
+_TALL = 8
 
 
 @dataclass(frozen=True)
@@ -36,23 +38,30 @@ def model_input(pixels: np.ndarray, size: int, device: torch.device) -> torch.Te
 
     The same anti-aliased bilinear filter as the reference (torchvision Resize on a float tensor), first along
     rows, then along columns; the first pass goes in strips so that no float copy of the whole image is made. A strip
-    goes to a GPU as uint8 by way of pinned memory, while the one before it is still being resized.
+    goes to a GPU as uint8 by way of pinned memory, while the one before it is still being resized. A very tall picture
+    goes lying on its side, which gives the same but for rounding: rows of its height would be many times the picture.
     """
+    lying = pixels.shape[0] > max(pixels.shape[1], _TALL * size)
+    if lying:  # and not the passes in the other order: PyTorch (2.14) resizes a single column wrongly
+        pixels = pixels.swapaxes(0, 1)
     height, width = pixels.shape[:2]
-    rows_per_strip = max(1, _STRIP_PIXELS // width)
-    strips = []
+    narrow = torch.empty(1, 3, height, size, device=device)
+    # Of a strip of a narrow picture, what it becomes is the larger.
+    rows_per_strip = max(1, _STRIP_PIXELS // max(width, size))
     for top in range(0, height, rows_per_strip):
         strip = _uploaded(pixels[top : top + rows_per_strip], device)
         strip = strip.permute(2, 0, 1)[None].to(torch.float32).div_(255)
-        strips.append(
-            F.interpolate(strip, (strip.shape[2], size), mode="bilinear", align_corners=False, antialias=True)
-        )
-    narrow = torch.cat(strips, dim=2)
-    del strips
-    resized = F.interpolate(narrow, (size, size), mode="bilinear", align_corners=False, antialias=True)
+        narrow[:, :, top : top + rows_per_strip] = _resized(strip, strip.shape[2], size)
+    resized = _resized(narrow, size, size)
+    if lying:
+        resized = resized.transpose(2, 3).contiguous()
     for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
         resized[:, channel].sub_(mean).div_(std)
     return resized
+
+
+def _resized(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    return F.interpolate(image, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _uploaded(pixels: np.ndarray, device: torch.device) -> torch.Tensor:

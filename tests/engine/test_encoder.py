@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.utils.transforms import SAM2Transforms
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from densecli.engine import encoder
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (37, 53), (384, 384), (500, 333), (1200, 1800)])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 4000), (4000, 1), (37, 53), (384, 384), (500, 333), (1200, 1800), (4000, 60)]
+)
 @pytest.mark.parametrize("strip", [1000, 4_000_000])
 def test_input_equals_the_reference(size: tuple[int, int], strip: int, monkeypatch) -> None:
     """Also where the photo is resized in many strips."""
@@ -24,6 +28,27 @@ def test_input_equals_the_reference(size: tuple[int, int], strip: int, monkeypat
     expected = SAM2Transforms(resolution=384, mask_threshold=0.0)(pixels)[None]
     actual = encoder.model_input(pixels, 384, CPU)
     assert actual.shape == expected.shape and torch.allclose(actual, expected, atol=2e-6)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the most numbers that an operator gave."""
+
+    most = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        result = function(*given, **(named or {}))
+        self.most = max(self.most, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("size", [(20_000, 10), (500, 10), (300, 400), (10, 20_000)])
+def test_nothing_is_larger_than_a_few_inputs_of_the_model(size: tuple[int, int], monkeypatch) -> None:
+    """However tall and narrow the picture is: its rows, resized, would be six times all of it."""
+    monkeypatch.setattr(encoder, "_STRIP_PIXELS", 10_000)
+    pixels = np.zeros((*size, 3), dtype=np.uint8)
+    with Largest() as largest:
+        encoder.model_input(pixels, 64, CPU)
+    assert 3 * 64 * 64 <= largest.most <= 8 * 3 * 64 * 64
 
 
 @pytest.mark.parametrize("which", ["starter", pytest.param("starter_that_ships", marks=pytest.mark.slow)])
