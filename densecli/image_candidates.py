@@ -24,9 +24,9 @@ from densecli.engine import grid
 from densecli.engine.candidates import Candidates
 from densecli.engine.parameters import GeneratorParameters
 from densecli.engine.proposals import Floor, PackedMasks, Proposals
-from densecli.errors import InputError, UsageError
+from densecli.errors import CheckpointError, InputError, UsageError
 from densecli.files import complete_file, sha256_of
-from densecli.model_names import names_file
+from densecli.model_names import is_file, names_file, path_of
 from densecli.sources import local_path, read_image
 from densecli.wording import lacks_password, reason_of, shown_name, without_password
 
@@ -119,13 +119,18 @@ class ImageCandidates:
     def check_model(self, asked: str, shown: str, instead: str) -> None:
         """Raises UsageError where `--model` asks for another one than proposed these; a file is known by its bytes.
 
+        Raises CheckpointError for one that cannot be read.
         shown: the input, as messages name it. instead: what to do for another model.
         """
         name = self.model["name"]
         if asked in ("auto", name):
             return
-        if names_file(asked) and Path(asked).is_file() and sha256_of(asked) == self.model["sha256"]:
-            return
+        if names_file(asked) and is_file(path_of(asked)):
+            try:
+                if sha256_of(path_of(asked)) == self.model["sha256"]:
+                    return
+            except OSError as error:
+                raise CheckpointError(f"{asked}: cannot be read ({reason_of(error)}); check who may read it") from error
         raise UsageError(
             f"{shown}: holds the candidates of model {name}, and --model {asked} asks for another; "
             f"leave --model out, or {instead}"

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from densecli import Segmenter
-from densecli.errors import InputError, UsageError
+from densecli.checkpoints import starter_files
+from densecli.errors import CheckpointError, InputError, UsageError
 from densecli.image_candidates import ImageCandidates
 from densecli.masks import Segmentation
 
@@ -106,6 +107,20 @@ def test_photo_that_moved_or_changed(folder: Path, fresh: Segmentation, photo: n
     (tmp_path / "desk.png").unlink()
     with pytest.raises(InputError, match="is not there any more"):
         read()
+
+
+def test_weights_in_the_home_are_known_by_their_bytes(
+    folder: Path, fresh: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.safetensors").symlink_to(starter_files()[0])
+    (tmp_path / "other.safetensors").write_bytes(b"other")
+    kept = ImageCandidates.load(folder / "desk.candidates")
+    kept.check_model("~/own.safetensors", "desk", "wait")
+    with pytest.raises(UsageError, match="~/other.safetensors asks for another"):
+        kept.check_model("~/other.safetensors", "desk", "wait")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        kept.check_model("n" * 300 + ".pt", "desk", "wait")
 
 
 def test_wishes_that_it_cannot_tell(folder: Path, fresh: Segmentation) -> None:
