@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,7 +121,7 @@ def color_of(mask_id: int) -> str:
     return f"#{round(r * 255):02x}{round(g * 255):02x}{round(b * 255):02x}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mask:
     """One mask, in pixels of the original image."""
 
@@ -172,11 +173,11 @@ class Mask:
             "crop_box": list(self.crop_box),
             "parent": self.parent,
             "color": self.color,
-            "segmentation": dict(self.segmentation),
+            "segmentation": {"size": list(self.segmentation["size"]), "counts": self.segmentation["counts"]},
         }
 
 
-@dataclass
+@dataclass(eq=False)
 class Segmentation:
     """Everything that one run over one image gave.
 
@@ -216,6 +217,8 @@ class Segmentation:
         which: all masks, wholes (those without a parent), or leaves (those that are nobody's parent). Masks beyond
         65,535, the smallest, are not in it; then there is a warning more.
         """
+        if which not in ("all", "wholes", "leaves"):
+            raise ValueError(f"labels of {which!r}: choose from all, wholes, leaves")
         if which == "all":
             masks = list(self.masks)
         else:
@@ -260,7 +263,12 @@ class Segmentation:
         return float(np.count_nonzero(self._labels) / self._labels.size)
 
     def overlay(self, alpha: float = 0.7) -> np.ndarray:
-        """H×W×3 uint8 RGB: the image with each pixel's topmost mask over it at opacity `alpha` (0 to 1)."""
+        """H×W×3 uint8 RGB: the image with each pixel's topmost mask over it at opacity `alpha` (0 to 1).
+
+        Raises ValueError for another number.
+        """
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha {alpha}: no opacity; give a number from 0 to 1")
         colors = np.zeros((1 + max((m.id for m in self.masks), default=0), 3), dtype=np.float32)
         for mask in self.masks:
             colors[mask.id] = [int(mask.color[i : i + 2], 16) for i in (1, 3, 5)]
@@ -309,7 +317,7 @@ class Segmentation:
             "densecli": __version__,
             "image": dict(self.image),
             "model": dict(self.model),
-            "preset": dict(self.preset),
+            "preset": copy.deepcopy(self.preset),
             "funnel": dict(self.funnel),
             "coverage": self.coverage,
             **({} if self.fill is None else {"fill": dict(self.fill)}),

@@ -28,7 +28,7 @@ def known_name(given: str) -> str | None:
 def preferred_name(label: str, key: str, given: str) -> str | None:
     """The value of a preset's key `model`; None for auto, no preference.
 
-    Raises UsageError, naming file (`label`), key, nearest and allowed names, for a model that the registry does not have.
+    Raises UsageError, naming file (`label`), key, nearest and allowed names, for a model that is in no registry.
     """
     if given.strip().lower() == _AUTO:
         return None

@@ -93,6 +93,22 @@ class Preset(BaseModel):
         }
         return ResolvedPreset.model_validate({"name": self.name, "model_name": model_name, **sections})
 
+    def overridden(self, overrides: Sequence[str]) -> Preset:
+        """This preset with `KEY=VALUE` strings laid over it, as by `--set`. Raises UsageError as `load_preset`."""
+        if not overrides:
+            return self
+        plain = {section: getattr(self, section).model_dump() for section in SECTIONS}
+        own = _Layer(self.name, {}, plain, self.for_model)
+        changed = _layer_of_overrides(overrides)
+        values, for_model = _merge([own, changed])
+        return self.model_copy(
+            update={
+                **{section: kind.model_validate(values[section]) for section, kind in SECTIONS.items()},
+                "for_model": for_model,
+                "description": changed.texts.get("description") or self.description,
+            }
+        )
+
     def as_document(self, model_name: str | None = None) -> dict[str, Any]:
         """The preset as a file would hold it, every value written out and nothing extended.
 
@@ -139,6 +155,13 @@ def load_preset(name_or_path: str | os.PathLike[str], overrides: Sequence[str] =
         source=paths[0],
         bases=tuple(paths[1:]),
     )
+
+
+def preset_of(preset: str | os.PathLike[str] | Preset, overrides: Sequence[str] = ()) -> Preset:
+    """A preset by name or path, or one at hand, with `KEY=VALUE` strings laid over it. Raises as `load_preset`."""
+    if isinstance(preset, Preset):
+        return preset.overridden(overrides)
+    return load_preset(preset, overrides)
 
 
 def list_presets() -> list[Preset]:

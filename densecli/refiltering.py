@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from densecli.engine import memory
+from densecli.engine.proposals import GRID_KEYS, MASK_KEYS
 from densecli.errors import InputError, UsageError
 from densecli.image_candidates import ImageCandidates
 from densecli.masks import Segmentation
-from densecli.presets import Preset, ResolvedPreset, load_preset
+from densecli.presets import Preset, ResolvedPreset, preset_of
 from densecli.results import result_of
 from densecli.wording import shown_name
 
@@ -57,10 +58,15 @@ def refiltered(
     Raises UsageError where they cannot tell (another grid, or thresholds below what was kept), InputError for a file
     that is damaged.
     """
+    if not isinstance(candidates, (ImageCandidates, str, os.PathLike)):
+        kind = f"{type(candidates).__module__}.{type(candidates).__qualname__}"
+        raise UsageError(
+            f"a {kind} holds no candidates; give Segmentation.proposals, or the path of a .candidates file"
+        )
     begin = time.perf_counter()
     kept = candidates if isinstance(candidates, ImageCandidates) else ImageCandidates.load(candidates)
     load_seconds = time.perf_counter() - begin if kept is not candidates else 0.0
-    wish = preset if isinstance(preset, Preset) else load_preset(os.fspath(preset), overrides)
+    wish = preset_of(preset, overrides)
     return choose_again(kept, wish.resolve(kept.model["name"]), load_seconds)
 
 
@@ -79,8 +85,8 @@ def choose_again(
     """
     shown = shown_name(str(kept.path or kept.image["path"]))
     if (refusal := kept.proposals.refusal(preset.generator, with_model=look is not None)) is not None:
-        again = "segment the photo again with these values"
-        raise UsageError(f"{shown}: {refusal}; {again}, and --save candidates to keep what that run proposes")
+        again = "segment the photo again with these values, and --save candidates to keep what that run proposes"
+        raise UsageError(f"{shown}: {refusal}; {_same_grid(kept, preset)}{again}")
     begin = time.perf_counter()
     pixels = kept.pixels
     if preset.cleanup.refine_edges != "off":  # only then do masks depend on the photo
@@ -108,6 +114,19 @@ def choose_again(
     )
     result.proposals = kept
     return result
+
+
+def _same_grid(kept: ImageCandidates, preset: ResolvedPreset) -> str:
+    """Values with which the candidates could be chosen from, where it is the grid that they do not hold."""
+    own, wish = kept.proposals.parameters, preset.generator
+    differing = [key for key in (*MASK_KEYS, *GRID_KEYS) if getattr(own, key) != getattr(wish, key)]
+    if not differing:
+        return ""
+    return f"choose with {' '.join(f'--set {key}={_yaml(getattr(own, key))}' for key in differing)}, or "
+
+
+def _yaml(value: float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
 def _unasked(groups: int) -> list[str]:

@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import PIL.Image
+import torch
 
 from densecli import model
 from densecli.engine import compiled, memory
 from densecli.engine.generator import MaskGenerator
 from densecli.engine.proposals import Floor
 from densecli.engine.second_look import SecondLook
-from densecli.errors import InputError
+from densecli.errors import InputError, UsageError
 from densecli.image_candidates import ImageCandidates, photo_of
 from densecli.masks import Segmentation
-from densecli.presets import Preset, ResolvedPreset, load_preset
+from densecli.presets import Preset, ResolvedPreset, preset_of
 from densecli.refiltering import refiltered
 from densecli.results import result_of
 from densecli.sources import LoadedImage, read_image
+from densecli.sources.decoding import from_pillow
 from densecli.wording import without_password
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ class Segmenter:
 
     preset: a shipped preset's name, a YAML file, or a Preset. overrides: `KEY=VALUE` strings as for `--set`.
     model: auto, starter, tiny, small, base-plus, large or a weights file, whose YAML `config` names.
-    device: auto, cuda, cuda:N, mps or cpu. precision: auto, fp32, bf16 or fp16.
+    device: auto, cuda, cuda:N, mps or cpu, or a torch.device. precision: auto, fp32, bf16 or fp16.
 
     Raises UsageError, CheckpointError or EnvironmentProblem (densecli.errors), with what to do about it.
     """
@@ -51,17 +54,17 @@ class Segmenter:
         self,
         preset: str | os.PathLike[str] | Preset = "dense",
         model: str | os.PathLike[str] = "auto",
-        device: str = "auto",
+        device: str | torch.device = "auto",
         *,
         precision: str = "auto",
         overrides: Sequence[str] = (),
         checkpoint_dir: str | os.PathLike[str] | None = None,
         config: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.preset = preset if isinstance(preset, Preset) else load_preset(os.fspath(preset), overrides)
+        self.preset = preset_of(preset, overrides)
         self._load(
             os.fspath(model),
-            device,
+            device if isinstance(device, str) else _device_name(device),
             precision,
             None if checkpoint_dir is None else Path(checkpoint_dir),
             None if config is None else Path(config),
@@ -74,8 +77,8 @@ class Segmenter:
         self.resolved = self.preset.resolve(choice.name)
         self.model = model.load(choice, place, precision)
         self._load_seconds = self.model.load_seconds
-        self.notices = model.notices_of(choice)
-        """What a user should know about the choice of model."""
+        self.notices = [*model.notices_of(choice), *_slower()]
+        """What a user should know about the choice of model, and where runs take longer than they should."""
 
     def with_values(self, values: ResolvedPreset) -> Segmenter:
         """One that runs the same model with other values; nothing is loaded."""
@@ -95,14 +98,15 @@ class Segmenter:
 
     def __call__(
         self,
-        image: str | os.PathLike[str] | np.ndarray | LoadedImage,
+        image: str | os.PathLike[str] | np.ndarray | PIL.Image.Image | LoadedImage,
         progress: Progress | None = None,
         *,
         keep_candidates: bool | Floor = False,
     ) -> Segmentation:
         """All masks of one image.
 
-        image: a path or fsspec URL, or H×W×3 uint8 RGB. progress: called with points done and points in all.
+        image: a path or fsspec URL, a picture of Pillow, or H×W×3 uint8 RGB, which is copied.
+        progress: called with points done and points in all.
         keep_candidates: keep in `proposals` what the engine proposes above a floor (0.5 and 0.5 for True; thresholds
         of the preset that are lower count), for `refilter` and for saving.
         Raises InputError for an image that cannot be read, EnvironmentProblem when memory runs out.
@@ -111,6 +115,8 @@ class Segmenter:
         generator = self._generator()
         memory.reset_peak(self.model.device)
         floor = Floor() if keep_candidates is True else keep_candidates or None
+        if not (floor is None or isinstance(floor, Floor)):
+            raise UsageError(f"keep_candidates {floor!r}: give True, False or a densecli.engine.proposals.Floor")
         generated = generator.generate(loaded.pixels, progress, keep=floor)
         height, width = loaded.pixels.shape[:2]
         result = result_of(
@@ -169,15 +175,36 @@ class Segmenter:
         return refiltered(candidates, preset, overrides)
 
 
-def _loaded(image: str | os.PathLike[str] | np.ndarray | LoadedImage) -> LoadedImage:
+def _slower() -> list[str]:
+    if (reason := compiled.why_not()) is None:
+        return []
+    return [f"the compiled loops cannot be used ({reason}), so that runs take longer; densecli doctor says what to do"]
+
+
+def _device_name(device: object) -> str:
+    if isinstance(device, torch.device):
+        return str(device)
+    raise UsageError(f"device {device!r}: give auto, cuda, cuda:N, mps or cpu, or a torch.device")
+
+
+def _loaded(image: str | os.PathLike[str] | np.ndarray | PIL.Image.Image | LoadedImage) -> LoadedImage:
     if isinstance(image, LoadedImage):
         return image
+    if isinstance(image, PIL.Image.Image):
+        return from_pillow(image, ARRAY)
     if not isinstance(image, np.ndarray):
+        # Of bytes only what can be a path: a file's content would be printed whole.
+        if not isinstance(image, (str, os.PathLike)):
+            raise InputError(
+                f"a {type(image).__module__}.{type(image).__qualname__} is no image; give a path, a picture of Pillow, "
+                "or H×W×3 uint8 RGB as a numpy array"
+            )
         return read_image(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise InputError(
             f"an array of shape {'×'.join(map(str, image.shape))} and type {image.dtype} is no image; "
             "give H×W×3 uint8 RGB"
         )
-    pixels = np.ascontiguousarray(image)
+    # A copy: whoever reads a video into one array would change the results of the frames before.
+    pixels = np.array(image, order="C", copy=True, subok=False)
     return LoadedImage(name=ARRAY, pixels=pixels, sha256=hashlib.sha256(pixels.data).hexdigest(), notices=())

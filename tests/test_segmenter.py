@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import jsonschema
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from densecli import Segmenter
-from densecli.errors import InputError
+from densecli.errors import InputError, UsageError
 from densecli.masks import summary_schema
+from densecli.presets import load_preset
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +41,86 @@ def test_load_time_is_told_once(segmenter, photo) -> None:
 def test_network_is_shared(segmenter) -> None:
     other = Segmenter("default", "starter", "cpu")
     assert other.network is segmenter.network
+
+
+def test_results_keep_their_own_picture(segmenter, photo) -> None:
+    """As where a video is read into one array, frame after frame."""
+    frame = photo.copy()
+    result = segmenter(frame, keep_candidates=True)
+    before = result.overlay()
+    frame[:] = 0
+    assert np.array_equal(result.pixels, photo) and np.array_equal(result.overlay(), before)
+    assert np.array_equal(result.proposals.read_pixels(), photo)
+
+
+def test_pictures_of_pillow(segmenter, photo) -> None:
+    expected = [mask.segmentation for mask in segmenter(photo).masks]
+    picture = Image.fromarray(photo)
+    assert [mask.segmentation for mask in segmenter(picture).masks] == expected
+    turned = Image.fromarray(np.ascontiguousarray(np.rot90(photo, 1)))
+    turned.getexif()[0x0112] = 6  # as a camera writes it
+    assert np.array_equal(segmenter(turned).pixels, photo)
+    with pytest.raises(InputError, match="has no pixels"):
+        segmenter(Image.new("RGB", (0, 4)))
+
+
+@pytest.mark.parametrize("given", [b"\x89PNG" * 1000, None, [1, 2], torch.zeros(3, 4, 4)])
+def test_what_is_no_image_is_named_by_its_kind(segmenter, given) -> None:
+    with pytest.raises(InputError, match=rf"a \w+\.{type(given).__qualname__} is no image; give a path") as caught:
+        segmenter(given)
+    assert len(str(caught.value)) < 200
+
+
+def test_slips_of_the_api_are_told(segmenter, photo) -> None:
+    assert Segmenter("dense", "starter", torch.device("cpu")).network is segmenter.network
+    with pytest.raises(UsageError, match="device 0: give auto, cuda"):
+        Segmenter("dense", "starter", 0)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"keep_candidates 0.5: give True, False or"):
+        segmenter(photo, keep_candidates=0.5)
+    with pytest.raises(UsageError, match=r"a builtins.bytes holds no candidates"):
+        Segmenter.refilter(b"abc", "dense")  # type: ignore[arg-type]
+    result = segmenter(photo)
+    for alpha in (70, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="no opacity; give a number from 0 to 1"):
+            result.overlay(alpha)
+    with pytest.raises(ValueError, match="choose from all, wholes, leaves"):
+        result.labels("foo")
+
+
+def test_results_can_be_compared_and_counted(segmenter, photo) -> None:
+    result = segmenter(photo, keep_candidates=True)
+    again = Segmenter.refilter(result.proposals, "dense", ["points_per_side=6"])
+    other = copy.deepcopy(result)
+    assert result == result and result != other and again == again and again != result
+    assert len({*result.masks, *result.masks, *other.masks}) == 2 * len(result.masks)
+    pickled = pickle.loads(pickle.dumps(result))
+    assert pickled.summary() == result.summary()
+    summary = result.summary()
+    summary["masks"][0]["segmentation"]["size"][0] = 1
+    summary["preset"]["parameters"].clear()
+    assert result.masks[0].decode().shape == photo.shape[:2] and result.summary()["preset"]["parameters"]
+
+
+def test_overrides_lie_over_a_preset_at_hand_too(segmenter, photo) -> None:
+    preset = load_preset("dense", ["points_per_side=6"])
+    assert (
+        Segmenter(preset, "starter", "cpu", overrides=["pred_iou_thresh=0.3"]).resolved.generator.pred_iou_thresh == 0.3
+    )
+    with pytest.raises(UsageError, match="pred_iou_thresh"):
+        Segmenter(preset, "starter", "cpu", overrides=["pred_iou_thresh=3"])
+    kept = segmenter(photo, keep_candidates=True).proposals
+    assert Segmenter.refilter(kept, preset, ["pred_iou_thresh=0.97"]).preset["parameters"]["pred_iou_thresh"] == 0.97
+    with pytest.raises(UsageError, match=r"choose with --set points_per_side=6, or segment the photo again"):
+        Segmenter.refilter(kept, "dense")
+
+
+def test_under_the_callers_autocast(photo) -> None:
+    """Notebooks of SAM 2 switch it on for all that follows."""
+    plain = Segmenter("dense", "starter", "cpu", overrides=["points_per_side=5"])
+    expected = plain(photo).masks
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = plain(photo).masks
+    assert [mask.segmentation for mask in actual] == [mask.segmentation for mask in expected]
 
 
 @pytest.mark.parametrize(

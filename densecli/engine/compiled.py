@@ -9,11 +9,21 @@ from types import ModuleType
 @cache
 def kernels() -> ModuleType | None:
     """The module cpu_kernels, or None where numba cannot be used (not importable, or nowhere to cache its code)."""
+    return _kernels()[0]
+
+
+def why_not() -> str | None:
+    """What numba said where it cannot be used, so that a run takes longer; None where it can."""
+    return _kernels()[1]
+
+
+@cache
+def _kernels() -> tuple[ModuleType | None, str | None]:
     try:
         from densecli.engine import cpu_kernels
-    except (ImportError, RuntimeError, OSError):
-        return None
-    return cpu_kernels
+    except Exception as error:  # ImportError of a NumPy that is too new; SystemError, AttributeError of one built apart
+        return None, " ".join(str(error).split()) or type(error).__name__
+    return cpu_kernels, None
 
 
 @cache

@@ -140,6 +140,22 @@ def decode(name: str, file: BinaryIO) -> LoadedImage:
         raise InputError(f"{shown}: {state}; copy or download it again") from error
 
 
+def from_pillow(image: Image.Image, name: str) -> LoadedImage:
+    """A picture that Pillow has opened or made. sha256: of its pixels. Raises InputError where there are none."""
+    notices: list[str] = []
+    try:
+        with pillow_settings:
+            image.load()
+            if min(image.size) < 1:
+                raise InputError(f"{name}: has no pixels ({image.size[0]}×{image.size[1]})")
+            pixels = upright_rgb(image, notices)
+    except InputError:
+        raise
+    except Exception as error:  # as above
+        raise InputError(f"{name}: cannot be read ({reason_of(error)}); open it again") from error
+    return LoadedImage(name, pixels, hashlib.sha256(pixels.data).hexdigest(), tuple(notices))
+
+
 def _too_large(size: tuple[int, int] | None) -> str:
     what = f"has {size[0]}×{size[1]} pixels" if size else "has too many pixels"
     return f"{what}; the limit is {MAX_PIXELS // 10**6} megapixels; scale it down or cut it into tiles"
