@@ -27,6 +27,7 @@ from densecli.engine.proposals import Floor, PackedMasks, Proposals
 from densecli.errors import CheckpointError, InputError, UsageError
 from densecli.files import complete_file, sha256_of
 from densecli.model_names import is_file, names_file, path_of
+from densecli.preset_models import running_name
 from densecli.sources import local_path, read_image
 from densecli.wording import lacks_password, reason_of, shown_name, without_password
 
@@ -123,7 +124,7 @@ class ImageCandidates:
         shown: the input, as messages name it. instead: what to do for another model.
         """
         name = self.model["name"]
-        if asked in ("auto", name):
+        if asked == "auto" or running_name(asked) == name:
             return
         if names_file(asked) and is_file(path_of(asked)):
             try:

@@ -117,6 +117,7 @@ def test_weights_in_the_home_are_known_by_their_bytes(
     (tmp_path / "other.safetensors").write_bytes(b"other")
     kept = ImageCandidates.load(folder / "desk.candidates")
     kept.check_model("~/own.safetensors", "desk", "wait")
+    kept.check_model("Starter", "desk", "wait")  # as --model takes it
     with pytest.raises(UsageError, match="~/other.safetensors asks for another"):
         kept.check_model("~/other.safetensors", "desk", "wait")
     with pytest.raises(CheckpointError, match="cannot be read"):
