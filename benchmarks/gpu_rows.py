@@ -248,7 +248,7 @@ def postprocess(bench: Bench) -> None:
             ours_ms=show(fast, 1e3, 2),
             ratio=ratio(slow, fast),
             scores_alone_ms=show(alone, 1e3, 3),
-            by="triton" if scoring_kernel() and bench.device.type == "cuda" else "no triton",
+            by="triton" if bench.device.type == "cuda" and scoring_kernel(bench.device) else "no triton",
             lowest_iou=f"{min(overlaps):.6f}",
             masks=f"{len(expected)} / {len(actual)}",
         )

@@ -19,6 +19,7 @@ from densecli import checkpoints
 from densecli.automatic_choice import chosen_automatically
 from densecli.checkpoints import STARTER
 from densecli.device_names import PRECISIONS, check_precision, parse_device
+from densecli.engine.current_device import current
 from densecli.engine.encoder import cast_products
 from densecli.errors import CheckpointError, EnvironmentProblem
 from densecli.files import sha256_of
@@ -84,7 +85,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        with current(device):  # of which alone it can be asked
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "fp32"
 
 
