@@ -116,7 +116,7 @@ def half_surviving(bench: Bench, network, pixels: np.ndarray, side: int, funnel:
     )
     generator = ours(network, every, torch.float32)
     with torch.inference_mode():
-        prompted = generator.prompted(pixels, grid.crops(*pixels.shape[:2], every)[0], Run())
+        prompted = generator.prompted(pixels, grid.crops(pixels.shape[0], pixels.shape[1], every)[0], Run())
         steps = Steps(network, True, torch.float32, LoopSize(32, 8))
         steps.begin(encode(network, pixels, bench.device, torch.float32))
         found, _ = DeviceLoop(steps, prompted.prompts, prompted.upsampling, every).candidates(lambda points: None)

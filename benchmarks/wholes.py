@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -224,7 +224,7 @@ def _forest(n: int = 2000, height: int = 3000, width: int = 4000) -> None:
         parts.parents(placed)  # the loops are compiled, and each mask's columns found
         for place in placed:
             place.__dict__.pop("column_starts", None)
-        work = {
+        work: dict[str, Callable[[], object]] = {
             "parents": partial(parts.parents, placed),
             "grouping": partial(wholes.without_whole, placed, _MANY),
         }
