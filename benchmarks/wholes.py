@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import scenes
@@ -224,7 +225,7 @@ def _forest(n: int = 2000, height: int = 3000, width: int = 4000) -> None:
         parts.parents(placed)  # the loops are compiled, and each mask's columns found
         for place in placed:
             place.__dict__.pop("column_starts", None)
-        work: dict[str, Callable[[], object]] = {
+        work: dict[str, Callable[[], Any]] = {
             "parents": partial(parts.parents, placed),
             "grouping": partial(wholes.without_whole, placed, _MANY),
         }
