@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -21,6 +23,7 @@ DEFAULT_TIMEOUT = 60.0  # seconds; a first import of PyTorch from a network file
 # The child ends itself at its limit, with a traceback. The parent waits this much longer (seconds) before it kills.
 _GRACE = 5.0
 _SLOW_SHARE = 1 / 6
+_OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 ERROR, HANG, CRASH = "error", "hang", "crash"
 
@@ -30,12 +33,14 @@ class Failure:
     """Why a step failed: it raised (ERROR), took longer than the limit (HANG) or ended the process (CRASH).
 
     files: source files of the traceback, innermost last. missing: the module that a ModuleNotFoundError names.
+    importing: those of `files` that belong to the last import that was under way; none where there was none.
     """
 
     kind: str
     text: str
     files: tuple[str, ...] = ()
     missing: str | None = None
+    importing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,8 @@ def _follow(stdout: IO[bytes], patience: float) -> tuple[dict[str, Step], str | 
             continue
         failure = message.get("failure")
         if failure is not None:
-            failure = Failure(ERROR, failure["text"], tuple(failure["files"]), failure["missing"])
+            files, importing = tuple(failure["files"]), tuple(failure["importing"])
+            failure = Failure(ERROR, failure["text"], files, failure["missing"], importing)
         name = message["step"]
         steps[name] = Step(name, message["seconds"], message.get("facts") or {}, failure)
 
@@ -157,14 +163,34 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 
 def _ended(code: int, timed_out: bool, limit: float, stderr: str) -> Failure:
-    # faulthandler prints the innermost frame first.
-    files = tuple(f for f in re.findall(r'^  File "([^"]+)", line \d+', stderr, re.M) if not f.startswith("<frozen"))
+    # faulthandler prints the innermost frame first, and Python's own traceback, which has commas, last.
+    lines = re.findall(r'^  File "([^<"][^"]*)", line \d+(,?) in (.*)', stderr, re.M)
+    frames = [(file, function) for file, comma, function in lines if comma]
+    frames += [(file, function) for file, comma, function in reversed(lines) if not comma]
+    files, importing = files_of(frames)
+    where = f", in {frames[-1][0]}" if frames else ""
     if timed_out or re.search(r"^Timeout \(", stderr, re.M):
-        where = f", in {files[0]}" if files else ""
-        return Failure(HANG, f"still not done after {limit:g} s{where}", tuple(reversed(files)))
-    last = (stderr.strip().splitlines() or ["no message"])[-1]
+        return Failure(HANG, f"still not done after {limit:g} s{where}", files, importing=importing)
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        where = f", in {files[0]}" if files else ""
-        return Failure(CRASH, f"ended the process with {name}{where}", tuple(reversed(files)))
-    return Failure(CRASH, f"ended the process with exit code {code} ({last.strip()})", tuple(reversed(files)))
+        return Failure(CRASH, f"ended the process with {name}{where}", files, importing=importing)
+    last = (stderr.strip().splitlines() or ["no message"])[-1]
+    return Failure(CRASH, f"ended the process with exit code {code} ({last.strip()})", files, importing=importing)
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What an exception says of itself."""
+    text = " ".join(str(error).split()) or "no message"
+    files, importing = files_of([(f.filename, f.name) for f in traceback.extract_tb(error.__traceback__)])
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    return Failure(ERROR, f"{type(error).__name__}: {text}"[:500], files, missing, importing)
+
+
+def files_of(frames: Sequence[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """`files` and `importing` of a Failure, from the (file, function) of its frames, innermost last."""
+    imports = [i for i, (file, function) in enumerate(frames) if function == "<module>" and not file.startswith("<")]
+    first = imports[-1] if imports else len(frames)
+    files, importing = (
+        tuple(file for file, _ in some if not file.startswith(("<", _OWN_FOLDER))) for some in (frames, frames[first:])
+    )
+    return files, importing

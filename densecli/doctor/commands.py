@@ -61,6 +61,11 @@ def remove(paths: Sequence[Path]) -> str:
     return shell(["rmdir", "/s", "/q", *names] if os.name == "nt" else ["rm", "-r", *names])
 
 
+def variable(name: str, value: Path) -> str:
+    """A command that sets an environment variable for the commands after it."""
+    return f"{'set' if os.name == 'nt' else 'export'} {name}={shell([str(value)])}"
+
+
 def install_sam2() -> str:
     """sam2 without its CUDA extension, which densecli does not need and which often fails to build."""
     command = pip_install("--no-build-isolation", "sam2>=1.1.0")

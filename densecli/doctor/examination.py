@@ -7,9 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
 from densecli.doctor import commands, host, nvidia, packages, pytorch, room, running, symbolic, weights
 from densecli.doctor.children import run_probe, time_limit
-from densecli.doctor.report import Check, warning
+from densecli.doctor.report import Check, not_stopping, warning
 
 Progress = Callable[[str], None]
+# Rows of what a run on a CPU can do without; where it could not, the test run there has failed.
+_NOT_FOR_A_CPU = {"shadowing", "sympy", "torchvision"}
 
 
 def examine(*, deep: bool = False, limit: float | None = None, progress: Progress | None = None) -> list[Check]:
@@ -50,13 +52,16 @@ def examine(*, deep: bool = False, limit: float | None = None, progress: Progres
         ("packages", lambda: [packages.check_packages()]),
         ("sympy", lambda: [symbolic.judge_symbolic(sympy.result(), seconds)]),
         ("images", lambda: packages.judge_images(images.result())),
-        ("pytorch", lambda: pytorch.judge_pytorch(torch.result(), seconds)),
+        ("pytorch", lambda: [pytorch.judge_torch(torch.result(), seconds)]),
+        ("torchvision", lambda: [row] if (row := pytorch.judge_torchvision(torch.result())) is not None else []),
         ("cuda", lambda: pytorch.judge_gpus(torch.result().facts("devices"), driver.result())),
         ("sam2", lambda: running.judge_run(run.result())),
         ("memory", lambda: room.judge_room(torch.result().facts("memory"))),
         ("checkpoints", disk.result),
     ):
         rows += _guarded(name, check)
+    if running.cpu_suffices(run.result()):
+        return [not_stopping(row) if row.name in _NOT_FOR_A_CPU else row for row in rows]
     return rows
 
 

@@ -10,8 +10,9 @@ import traceback
 from pathlib import Path, PurePath
 
 from densecli.doctor import commands, symbolic
-from densecli.doctor.children import HANG, Failure
-from densecli.doctor.installed import DISTRIBUTIONS, OPENCV_FLAVOURS, installations, shadow_of
+from densecli.doctor.children import HANG, Failure, failure_of
+from densecli.doctor.installed import DISTRIBUTIONS, OPENCV_FLAVOURS, installations, module_of, shadow_of
+from densecli.doctor.source import install_densecli
 
 # What extension modules say that were built for another NumPy.
 NUMPY_ABI = re.compile(
@@ -19,7 +20,10 @@ NUMPY_ABI = re.compile(
     r"|numpy\.core\.multiarray failed to import|compiled against (ABI|API) version"
 )
 _LIBGL = re.compile(r"lib(GL|EGL|gthread-2\.0|SM|Xext|Xrender)\.so[.\d]*")
-_LIBRARIES = {*DISTRIBUTIONS, "torchgen", "functorch", "triton", "nvidia", "iopath", "networkx", "jinja2"}
+# Packages that come with another, in the version that it asks for.
+_PART_OF = {"pydantic_core": "pydantic", "llvmlite": "numba"}
+_LIBRARIES = {*DISTRIBUTIONS, *_PART_OF, "torchgen", "functorch", "triton", "nvidia", "networkx", "jinja2"}
+_NO_SUCH_NAME = re.compile(r"cannot import name .+ from (?:partially initialized module )?'([\w.]+)'")
 _OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _CUDA_ERROR = re.compile(r"CUDA error|cuDNN error|CUDA driver|no kernel image|Torch not compiled with CUDA")
 
@@ -36,6 +40,11 @@ def explain_import(module: str, failure: Failure, stderr: str = "") -> tuple[str
         return f"{said}; Python takes {shadow} for {module}", commands.rename_away(shadow)
     if NUMPY_ABI.search(failure.text) or NUMPY_ABI.search(stderr):
         return f"{said}; it was built for another NumPy", reinstall(module, "numpy>=1.26")
+    blamed = culprit(failure)
+    if failure.missing is None and blamed is not None and blamed != module:
+        said, module = f"{said}; the fault lies in {blamed}", blamed
+        if module in DISTRIBUTIONS and (shadow := shadow_of(module)) is not None:
+            return f"{said}, for which Python takes {shadow}", commands.rename_away(shadow)
     if failure.missing is not None:
         missing = failure.missing.partition(".")[0]
         if missing == "sam2":
@@ -44,12 +53,33 @@ def explain_import(module: str, failure: Failure, stderr: str = "") -> tuple[str
         if missing == module and installations(_distribution(module)):
             return f"{said}; its files are incomplete", reinstall(module)
         said = "not installed" if missing == module else said
+        if missing == "densecli" or missing in _PART_OF:
+            return said, reinstall(missing)
         return said, commands.pip_install(_distribution(missing))
     if module == "cv2" and (library := _LIBGL.search(failure.text)):
         there = [name for name in OPENCV_FLAVOURS if installations(name)]
         fix = f"{commands.pip_uninstall(*there)} && {commands.pip_install('opencv-python-headless')}"
         return f"needs {library[0]}, which this system lacks; the headless OpenCV does not", fix
     return said, reinstall(module)
+
+
+def explain_error(error: BaseException) -> tuple[str, str]:
+    """As `explain_import`, for an exception of this process that `is_environment_failure`."""
+    failure = failure_of(error)
+    module = culprit(failure) or "densecli"
+    seen, fix = explain_import(module, failure)
+    return (seen if module in seen else f"{module}: {seen}"), fix
+
+
+def culprit(failure: Failure) -> str | None:
+    """The module (a top-level name) that an import failed for; None where nobody can tell, or it was no import."""
+    if failure.missing is not None:
+        return failure.missing.partition(".")[0]
+    if (named := _NO_SUCH_NAME.search(failure.text)) and not named[1].startswith("densecli"):
+        return named[1].partition(".")[0]
+    # The package that was being imported, and not the one that it called as it failed: torchvision's operators that are
+    # not there are missed by a function of torch.
+    return next((module for file in failure.importing if (module := module_of(file)) is not None), None)
 
 
 def _stands_for_standard_library(failure: Failure) -> Path | None:
@@ -65,6 +95,9 @@ def reinstall(module: str, *more: str) -> str:
     """The command that installs the distribution of `module` anew."""
     if module == "sam2":
         return commands.install_sam2().replace(" install ", " install --force-reinstall --no-deps ", 1)
+    if module == "densecli":
+        return install_densecli()
+    module = _PART_OF.get(module, module)
     there = [name for name in DISTRIBUTIONS.get(module, (module,)) if installations(name)]
     names = there[:1] or [_distribution(module)]
     if module == "torchvision" and not more:

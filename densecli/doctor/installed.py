@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import importlib.machinery
 import importlib.util
+import json
 import re
 import sys
+import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 OPENCV_FLAVOURS = (
     "opencv-python",
@@ -34,6 +37,10 @@ DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "safetensors": ("safetensors",),
     "pydantic": ("pydantic",),
     "yaml": ("pyyaml",),
+    "numba": ("numba",),
+    "llvmlite": ("llvmlite",),
+    "iopath": ("iopath",),
+    "typer": ("typer",),
 }
 
 
@@ -52,8 +59,16 @@ class Installation:
 
     @property
     def is_editable(self) -> bool:
-        direct = self.info / "direct_url.json"
-        return direct.is_file() and '"editable": true' in direct.read_text(encoding="utf-8", errors="replace")
+        return self.origin.get("dir_info", {}).get("editable") is True
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What pip noted of where the package came from (`direct_url.json`); empty where that is an index."""
+        try:
+            found = json.loads((self.info / "direct_url.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def missing_files(self) -> list[str]:
         """Python files that the record names and that are not there."""
@@ -106,6 +121,18 @@ def place_of(module: str) -> Place | None:
         return Place(Path(spec.origin or "").absolute(), "module")
     folder = Path(next(iter(spec.submodule_search_locations))).absolute()
     return Place(folder, "namespace" if spec.origin is None or spec.loader is None else "package")
+
+
+def module_of(file: str) -> str | None:
+    """The top-level module that a source file on Python's path belongs to; None for the standard library's."""
+    path = Path(file)
+    standard = Path(sysconfig.get_path("stdlib"))
+    # The innermost first: site-packages lies within the standard library's folder.
+    folders = sorted((Path(entry or ".").absolute() for entry in sys.path), key=lambda f: len(f.parts), reverse=True)
+    for folder in folders:
+        if path.suffix == ".py" and path.is_relative_to(folder):
+            return None if folder == standard else path.relative_to(folder).parts[0].removesuffix(".py")
+    return None
 
 
 def shadow_of(module: str) -> Path | None:

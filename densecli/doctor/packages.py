@@ -17,6 +17,7 @@ from densecli.doctor.installed import (
     satisfies,
 )
 from densecli.doctor.report import Check, problem, warning
+from densecli.doctor.source import install_densecli
 
 # Checked by rows of their own, which know better what to do.
 _ELSEWHERE = {"torch", "torchvision", "sam2", "opencv-python", "numpy"}
@@ -27,8 +28,8 @@ def check_packages() -> Check:
     try:
         lines = metadata.requires("densecli") or []
     except metadata.PackageNotFoundError:
-        fix = commands.pip_install("densecli")
-        return warning("packages", "densecli itself is not installed, it runs from its source folder", fix)
+        seen = "densecli itself is not installed, it runs from its source folder"
+        return warning("packages", seen, install_densecli())
     wrong, wanted = [], []
     required = [parsed for line in lines if (parsed := parse_requirement(line)) and parsed[0] not in _ELSEWHERE]
     for name, specifier in required:

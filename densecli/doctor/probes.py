@@ -11,13 +11,13 @@ import json
 import os
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Callable
 from typing import IO, Any
 
+from densecli.doctor.children import failure_of
+
 Facts = dict[str, Any]
-_OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 class _Reporter:
@@ -35,7 +35,13 @@ class _Reporter:
         try:
             line["facts"] = action()
         except BaseException as error:  # a broken package may even call sys.exit()
-            line["failure"] = _failure(error)
+            failed = failure_of(error)
+            line["failure"] = {
+                "text": failed.text,
+                "files": failed.files,
+                "missing": failed.missing,
+                "importing": failed.importing,
+            }
         finally:
             faulthandler.cancel_dump_traceback_later()
         line["seconds"] = round(time.perf_counter() - begin, 3)
@@ -49,16 +55,6 @@ class _Reporter:
     def _print(self, message: Facts) -> None:
         self._out.write(json.dumps(message) + "\n")
         self._out.flush()
-
-
-def _failure(error: BaseException) -> Facts:
-    text = " ".join(str(error).split()) or "no message"
-    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    return {
-        "text": f"{type(error).__name__}: {text}"[:500],
-        "files": [file for file in files if not file.startswith(("<frozen", _OWN_FOLDER))],
-        "missing": error.name if isinstance(error, ModuleNotFoundError) else None,
-    }
 
 
 def run(probe: str, limit: float, arguments: list[str]) -> None:
@@ -91,13 +87,16 @@ def _probe_torch(reporter: _Reporter) -> None:
 
 
 def _probe_run(reporter: _Reporter) -> None:
-    for name in ("torch", "torchvision", "cv2"):
+    # As in a run, which imports neither torchvision nor sympy, unless it cannot do without.
+    for name in ("torch", "cv2"):
         if not reporter.step(name, lambda name=name: _import(name)):  # type: ignore[misc]
             return
     if not reporter.step("sam2", _sam2):
         return
     from densecli.doctor import smoke
 
+    if not reporter.step("numba", _numba):
+        return
     if not reporter.step("run on cpu", lambda: smoke.run_on("cpu")):
         return
     for device in _accelerators():
@@ -123,6 +122,12 @@ def _sam2() -> Facts:
 
     facts = _import("sam2.modeling.sam2_base")
     return facts | {"cuda_extension": find_spec("sam2._C") is not None}
+
+
+def _numba() -> Facts:
+    from densecli.engine import compiled
+
+    return {"why_not": compiled.why_not()}
 
 
 def _torchvision() -> Facts:

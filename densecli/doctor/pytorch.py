@@ -18,12 +18,6 @@ _NO_OPERATORS = re.compile(r"torchvision::nms|'torchvision' object has no attrib
 _DRIVERS = "https://www.nvidia.com/drivers"
 
 
-def judge_pytorch(outcome: Outcome, limit: float) -> list[Check]:
-    """The rows `pytorch` and `torchvision`."""
-    torchvision = judge_torchvision(outcome)
-    return [judge_torch(outcome, limit), *([] if torchvision is None else [torchvision])]
-
-
 def judge_torch(outcome: Outcome, limit: float) -> Check:
     """The row `pytorch`."""
     start = outcome.steps.get("start")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,13 @@ def warning(name: str, seen: str, fix: str, repair: Repair | None = None) -> Che
 def problem(name: str, seen: str, fix: str, repair: Repair | None = None) -> Check:
     """Something that would stop a run."""
     return Check(name, seen, PROBLEM, fix, repair)
+
+
+def not_stopping(check: Check) -> Check:
+    """This check, where what it found would not stop a run here."""
+    if check.status != PROBLEM:
+        return check
+    return replace(check, status=WARNING, seen=f"{check.seen}; runs on the CPU do without")
 
 
 def stops_a_run(checks: Sequence[Check]) -> bool:

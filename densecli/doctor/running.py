@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from densecli.doctor import commands
 from densecli.doctor.children import HANG, Outcome
-from densecli.doctor.failures import explain_import
+from densecli.doctor.failures import culprit, explain_import, reinstall
 from densecli.doctor.installed import version_of
-from densecli.doctor.report import Check, problem
+from densecli.doctor.report import Check, problem, warning
+from densecli.doctor.source import STARTER, restore_starter
+
+
+def cpu_suffices(outcome: Outcome) -> bool:
+    """Whether the test run on the CPU succeeded, and this machine has nothing else to run on.
+
+    Where there is a GPU, networks may be compiled, which needs sympy.
+    """
+    tried = [name for name in outcome.steps if name.startswith("run on ")]
+    return tried == ["run on cpu"] and outcome.failed() is None
 
 
 def judge_run(outcome: Outcome) -> list[Check]:
-    """The rows `sam2` and `run on DEVICE`. What fails before them has rows of its own, which `sam2` points to."""
+    """The rows `sam2`, `numba` and `run on DEVICE`.
+
+    What fails before them has rows of its own, which `sam2` points to.
+    """
     rows = []
     failed = outcome.failed()
     if "sam2" not in outcome.steps:
@@ -22,6 +37,8 @@ def judge_run(outcome: Outcome) -> list[Check]:
     for step in outcome.steps.values():
         if step.name == "sam2":
             rows.append(_judge_sam2(outcome))
+        elif step.name == "numba":
+            rows.append(_judge_numba(outcome))
         elif step.name.startswith("run on "):
             rows.append(_judge_device(step.name.removeprefix("run on "), outcome))
         elif step.name == "start" and step.failure is not None:
@@ -39,13 +56,34 @@ def _judge_sam2(outcome: Outcome) -> Check:
     return Check("sam2", f"{version}, {extension} its CUDA extension, which densecli does not need")
 
 
+def _judge_numba(outcome: Outcome) -> Check:
+    """A run does without numba, by way of torch and torchvision."""
+    step = outcome.steps["numba"]
+    if step.failure is not None:
+        seen, fix = explain_import("numba", step.failure, outcome.stderr)
+        return problem("numba", seen, fix)
+    version = version_of("numba")
+    why = step.facts["why_not"]
+    if why is None:
+        return Check("numba", f"{version or 'no version known'}, its compiled loops can be used")
+    seen = f"runs take several times longer: numba cannot be used ({why})"
+    if "cannot cache function" in why:
+        return warning("numba", seen, commands.variable("NUMBA_CACHE_DIR", Path.home() / "densecli-numba"))
+    if version is None:
+        return warning("numba", seen, commands.pip_install("numba>=0.60"))
+    return warning("numba", seen, reinstall("numba"))
+
+
 def _judge_device(device: str, outcome: Outcome) -> Check:
     name = f"run on {device}"
     step = outcome.steps[name]
     if step.failure is not None:
         verb = "hangs" if step.failure.kind == HANG else "fails"
-        if step.failure.missing is not None:
-            seen, fix = explain_import(step.failure.missing, step.failure, outcome.stderr)
+        if (module := culprit(step.failure)) is not None:
+            seen, fix = explain_import(module, step.failure, outcome.stderr)
+            seen = f"{module}: {seen}"
+        elif STARTER in step.failure.text:
+            seen, fix = f"{verb}: {step.failure.text}", restore_starter()
         elif device == "cpu":
             seen, fix = f"{verb}: {step.failure.text}", commands.densecli("segment", "IMAGE", "-d", "cpu", "-v")
         else:

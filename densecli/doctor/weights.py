@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from densecli.doctor import commands
 from densecli.doctor.report import Check, problem, warning
+from densecli.doctor.source import STARTER_SHA256, STARTER_SIZE, restore_starter
 
 if TYPE_CHECKING:
     from densecli.checkpoints import Registry
@@ -52,10 +54,20 @@ def check_starter() -> Check:
     from densecli.errors import CheckpointError
 
     try:
-        files = checkpoints.starter_files()
+        file, _ = checkpoints.starter_files()
     except CheckpointError as error:
-        return problem("starter", str(error), commands.pip_install("--force-reinstall", "--no-deps", "densecli"))
-    return Check("starter", f"{files[0]} ({checkpoints.megabytes(files[0].stat().st_size)})")
+        return problem("starter", str(error), restore_starter())
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        return problem("starter", f"{file} cannot be read ({error.strerror})", restore_starter())
+    if len(content) != STARTER_SIZE:
+        seen = f"{file} is damaged: {len(content)} bytes instead of {STARTER_SIZE}"
+        return problem("starter", seen, restore_starter())
+    if (digest := hashlib.sha256(content).hexdigest()) != STARTER_SHA256:
+        seen = f"{file} is damaged: its sha256 is {digest} instead of {STARTER_SHA256}"
+        return problem("starter", seen, restore_starter())
+    return Check("starter", f"{file} ({checkpoints.megabytes(len(content))})")
 
 
 def check_checkpoints(registry: Registry, *, deep: bool) -> list[Check]:
@@ -156,8 +168,7 @@ def check_folder() -> Check:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        setting = "set" if os.name == "nt" else "export"
-        fix = f"{setting} {checkpoints.FOLDER_VARIABLE}={commands.shell([str(Path.home() / 'densecli-checkpoints')])}"
+        fix = commands.variable(checkpoints.FOLDER_VARIABLE, Path.home() / "densecli-checkpoints")
         # Everything but a download still works.
         seen = f"{folder}: downloads cannot be written there ({existing}: {error.strerror})"
         return warning("checkpoint folder", seen, fix)

@@ -16,7 +16,7 @@ def test_a_probe_that_raises(fake: Package) -> None:
     file = fake("torch/__init__.py", "print('noise on stdout')\nraise ImportError('no such thing')")
     outcome = run_probe("torch", LIMIT)
     step = outcome.steps["torch"]
-    assert step.failure == children.Failure(ERROR, "ImportError: no such thing", (str(file),))
+    assert step.failure == children.Failure(ERROR, "ImportError: no such thing", (str(file),), None, (str(file),))
     assert outcome.failed() is step and outcome.facts("torch") is None
     assert list(outcome.steps) == ["torch"]
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from densecli import checkpoints
 from densecli.checkpoints import load_registry
-from densecli.doctor import commands, weights
+from densecli.doctor import commands, source, weights
 from densecli.doctor.report import Check
 
 
@@ -48,6 +49,23 @@ def test_a_good_checkpoint(home: Path) -> None:
         ["starter", "checkpoints", "leftovers", "disk space", "checkpoint folder"], "ok"
     )
     assert f"mine in {home} (verified)" in rows_of_weights(deep=True)["checkpoints"].seen
+
+
+@pytest.mark.parametrize(("kept", "said"), [(1000, "1000 bytes instead of"), (None, "its sha256 is")])
+def test_a_damaged_starter(kept: int | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights_file, config = checkpoints.starter_files()
+    damaged = tmp_path / "starter.safetensors"
+    damaged.write_bytes(weights_file.read_bytes()[:kept] if kept else b"?" + weights_file.read_bytes()[1:])
+    monkeypatch.setattr(checkpoints, "starter_files", lambda: (damaged, config))
+    row = weights.check_starter()
+    assert row.status == "problem" and f"{damaged} is damaged: {said}" in row.seen
+    assert row.fix == source.restore_starter()
+
+
+def test_a_missing_starter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(checkpoints, "resource_dir", lambda name: tmp_path)
+    row = weights.check_starter()
+    assert (row.status, row.fix) == ("problem", source.restore_starter())
 
 
 def test_no_checkpoint(home: Path) -> None:
