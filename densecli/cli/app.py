@@ -7,42 +7,25 @@ import gc
 import os
 import sys
 import traceback
+from typing import Any
 
-import typer
+from densecli import errors, streams
+from densecli.cli import help_formatter
+from densecli.doctor import flags
 
-from densecli import __version__, errors, streams
-from densecli.cli import batch, compare, doctor, download_checkpoints, help_formatter, presets, segment, tune
-
-app = typer.Typer(
-    name="densecli",
-    help="Segment everything in photos with SAM 2.1: presets instead of parameter folklore, masks as files.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-)
-app.command("segment")(segment.segment)
-app.command("batch")(batch.batch)
-app.command("compare")(compare.compare)
-app.command("tune")(tune.tune)
-app.command("download-checkpoints")(download_checkpoints.download_checkpoints)
-app.command("doctor")(doctor.doctor)
-app.add_typer(presets.app, name="presets")
+_TREE = "densecli.cli.tree"
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"densecli {__version__}")
-        raise typer.Exit
+def app(**how: Any) -> object:
+    """Run the command that sys.argv names; returns its exit code, or None."""
+    # typer may be missing, and parsing brings in pydantic, which may be broken: doctor's own flags need no parser.
+    if sys.argv[1:2] == ["doctor"] and (given := flags.read(sys.argv[2:])) is not None:
+        from densecli.cli.doctor import doctor
 
+        return doctor(**given)
+    from densecli.cli.tree import commands
 
-@app.callback()
-def root(
-    version: bool = typer.Option(
-        False, "--version", "-V", callback=_print_version, is_eager=True, help="Print the version and exit."
-    ),
-) -> None:
-    """Segment everything in photos with SAM 2.1: presets instead of parameter folklore, masks as files."""
+    return commands(**how)
 
 
 def _run() -> int:
@@ -54,16 +37,22 @@ def _run() -> int:
         if code == errors.EXIT_ENVIRONMENT and sys.argv[1:2] != ["doctor"]:
             _point_to_doctor()  # every input failed, each with a line of its own, for a reason of the environment
         return code if isinstance(code, int) else errors.EXIT_OK
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         return _fail("interrupted", errors.EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader of our stdout (head, less) went away: not an error worth words, but not a success either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.EXIT_NOTHING_SUCCEEDED
     except Exception as error:
-        if errors.is_interruption(error):
+        if errors.is_interruption(error) or _is_abort(error):
             return _fail("interrupted", errors.EXIT_INTERRUPTED)
         return _failed(error)
+
+
+def _is_abort(error: Exception) -> bool:
+    """Whether this is typer's way to say that somebody pressed Ctrl-C; typer is asked only where it was imported."""
+    typer = sys.modules.get("typer")
+    return typer is not None and isinstance(error, getattr(typer, "Abort", ()))
 
 
 def _failed(error: Exception) -> int:
@@ -82,9 +71,12 @@ def _failed(error: Exception) -> int:
             return error.exit_code  # a command without its subcommand: its help has been shown
         return _fail(f"{message}; see '{command} --help'", error.exit_code)
     what = " ".join(str(error).split()) or "no message"
-    from densecli.doctor.failures import is_environment_failure
+    from densecli.doctor.failures import explain_error, is_environment_failure
 
     if is_environment_failure(error):
+        if sys.argv[1:2] == ["doctor"] or _TREE not in sys.modules:  # doctor cannot start either
+            seen, fix = explain_error(error)
+            return _fail(f"{seen}; run {fix}", errors.EXIT_ENVIRONMENT, with_traceback=_verbose())
         code = _fail(
             f"a library is missing or broken: {type(error).__name__}: {what} (-v shows where)",
             errors.EXIT_ENVIRONMENT,

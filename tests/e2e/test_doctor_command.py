@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from PIL import Image
 
+from densecli.cli import tree
+from densecli.doctor import flags
 from tests.conftest import CHECKOUT, Command, Finished
 
 # Everything that `doctor` may need itself; it must work where nothing else is installed.
@@ -71,7 +74,18 @@ def test_a_healthy_machine(clean_environment: dict[str, str], tmp_path: Path) ->
     assert done.stderr == ""  # and with it: nothing heavy was imported into the process of the command
     seen = rows(Finished(done.returncode, done.stdout, done.stderr))
     assert done.returncode == 0
-    for name in ("python", "sympy", "numpy", "opencv", "pytorch", "torchvision", "sam2", "run on cpu", "starter"):
+    for name in (
+        "python",
+        "sympy",
+        "numpy",
+        "opencv",
+        "pytorch",
+        "torchvision",
+        "sam2",
+        "numba",
+        "run on cpu",
+        "starter",
+    ):
         assert seen[name]["status"] == "ok", seen[name]
     assert re.search(r"starter finds \d+ masks", seen["run on cpu"]["seen"])
     assert "densecli does not need" in seen["sam2"]["seen"]
@@ -144,6 +158,45 @@ def test_nothing_but_the_light_packages(clean_environment: dict[str, str], tmp_p
     for name, package in (("pytorch", "torch"), ("numpy", "numpy"), ("opencv", "opencv-python"), ("sympy", "sympy")):
         assert seen[name]["status"] == "problem", seen[name]
         assert "not installed" in seen[name]["seen"] and package in seen[name]["fix"]
+
+
+def test_a_broken_pydantic_stops_no_examination(run_densecli: Command, tmp_path: Path) -> None:
+    """typer parses options with it."""
+    text = "raise SystemError('The installed pydantic-core version (2.27.0) is incompatible')"
+    environment = write(tmp_path / "first", "pydantic/__init__.py", text)
+    write(tmp_path / "first", "torch/__init__.py", "raise ImportError('broken')")  # makes it quick
+    done = run_densecli("doctor", "--json", cwd=tmp_path, environment=environment)
+    seen = rows(done)
+    assert done.stderr == ""
+    assert seen["python"]["status"] == "ok" and "broken" in seen["pytorch"]["seen"]
+    # What only typer can answer is answered by the command that mends it, and not by "run densecli doctor".
+    done = run_densecli("doctor", "--deeep", cwd=tmp_path, environment=environment)
+    (error,) = done.errors
+    assert (done.code, done.stdout, done.stderr.count("\n")) == (4, "", 1)
+    assert "pydantic" in error and "incompatible" in error and "; run " in error
+
+
+@pytest.mark.parametrize("command", ["doctor", "segment"])
+def test_without_typer(command: str, clean_environment: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "densecli", command],
+        cwd=tmp_path,
+        env={**clean_environment, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.startswith("densecli: error: typer: not installed; run ")
+    assert done.stderr.endswith(" install typer\n") and done.stderr.count("\n") == 1
+
+
+def test_flags_are_those_that_typer_knows() -> None:
+    doctor = typer.main.get_command(tree.commands).commands["doctor"]  # type: ignore[attr-defined]
+    known = {option: parameter.name for parameter in doctor.params for option in parameter.opts}
+    assert known == flags.FLAGS
+    assert flags.read(["--deep", "-y"]) == {"deep": True, "yes": True}
+    assert flags.read([]) == {} and flags.read(["--deep", "--help"]) is None
 
 
 def test_sam2_is_missing(run_densecli: Command, tmp_path: Path) -> None:
@@ -334,13 +387,14 @@ def test_fix_mends_a_broken_sympy(clean_environment: dict[str, str], tmp_path: P
 
     broken = doctor("--json")
     seen = rows(broken)
-    assert broken.code == 4
+    assert seen["run on cpu"]["status"] == "ok"  # which uses neither
     assert "sympy 1.12, mpmath 1.4.0a0" in seen["sympy"]["seen"]
     assert "module 'mpmath' has no attribute 'rational'" in seen["sympy"]["seen"]
     fix = seen["sympy"]["fix"]
     assert fix.startswith(f"{python} -m pip install --force-reinstall 'sympy") and "'mpmath>=1.3,<1.4'" in fix
     # What fails because of it names the same cure.
-    assert {row["fix"] for row in seen.values() if row["status"] == "problem"} == {fix}
+    assert {seen[name]["fix"] for name in ("sympy", "torchvision")} == {fix}
+    assert all(row["fix"] == fix for row in seen.values() if row["status"] == "problem")
 
     mended = doctor("--json", "--fix", "--yes")
     seen = rows(mended)
