@@ -1,5 +1,7 @@
 # Every target sets up what it needs; a second run finds it there. PYTHON is only used to make .venv.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+ifeq ($(strip $(PYTHON)),)
+override PYTHON := $(shell command -v python3.11 || echo python3)
+endif
 BIN := .venv/bin
 DEMO := demo-out
 # Tests in as many processes as there are cores, at most 4 (about 1.5 GB each); `make test PARALLEL=` for one.
@@ -19,7 +21,8 @@ setup: .venv/.ready
 
 # torch first: sam2's own build would otherwise fetch a second one; SAM2_BUILD_CUDA=0 because no CUDA extension is needed.
 .venv/.ready: pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+# A .venv without pip is one that was not finished: Ctrl-C, or a Debian without python3-venv.
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@echo "setting up .venv (a few minutes the first time: PyTorch is large)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check "setuptools>=61" wheel hatchling editables "torch>=2.5.1" "torchvision>=0.20.1" numpy
 	@SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation "sam2>=1.1.0"
