@@ -105,7 +105,9 @@ def _built(node: Any, classes: dict[str, type[nn.Module]]) -> Any:
 
 
 def _not_installed(error: ImportError) -> EnvironmentProblem:
-    return EnvironmentProblem(f"cannot import {error.name}, which comes with sam2: {error}")
+    # An ImportError has a name only where Python itself raised it.
+    what = f"{error.name}, which comes with sam2" if error.name else "sam2, or a package that it needs"
+    return EnvironmentProblem(f"cannot import {what}: {_one_line(error)}")
 
 
 def _one_line(error: BaseException) -> str:
