@@ -17,7 +17,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         from numba import njit
 
         return njit(nogil=True, cache=True)(function)
-    except (ImportError, RuntimeError, OSError):  # as in compiled.py: not importable, or nowhere to cache
+    except Exception:  # as in compiled.py: not importable, built for another NumPy, or nowhere to cache
         return function
 
 

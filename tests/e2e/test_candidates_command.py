@@ -83,7 +83,7 @@ def test_no_network_is_loaded(folder: Path, run_densecli: Command) -> None:
     ("arguments", "said"),
     [
         (("-s", "pred_iou_thresh=0.2"), "from pred_iou_thresh 0.5 up only, and 0.2 is below that; segment the photo"),
-        (("-s", "points_per_side=16"), "of points_per_side 8, not of 16; choose with --set points_per_side=8, or segment the photo"),
+        (("-s", "points_per_side=16"), "of points_per_side 8, not of 16; choose with --set points_per_side=8, or "),
         (("-s", "mask_threshold=1.0"), "of mask_threshold 0, not of 1"),
         (("-m", "large"), "candidates of model starter, and --model large asks for another"),
         (("-m", str(FIRST_STARTER[0])), "first_starter.safetensors asks for another"),

@@ -33,6 +33,6 @@ def test_a_first_run_is_ahead_until_it_was(tmp_path) -> None:
 )
 def test_a_numba_that_cannot_be_used_is_done_without_and_told(tmp_path, error: str) -> None:
     (tmp_path / "numba.py").write_text(f"raise {error}\n")
-    code = "from densecli.engine import compiled as c; print(c.kernels(), c.factor_kernels(), c.why_not())"
+    code = "from densecli.engine import compiled as c, outlines; print(c.kernels(), c.factor_kernels(), c.why_not())"
     told = run_python(code, PYTHONPATH=f"{tmp_path}{os.pathsep}{CHECKOUT}").strip()
     assert told == f"None None {error.partition(chr(39))[2][:-2]}"
