@@ -121,7 +121,7 @@ def color_of(mask_id: int) -> str:
     return f"#{round(r * 255):02x}{round(g * 255):02x}{round(b * 255):02x}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Mask:
     """One mask, in pixels of the original image."""
 
@@ -142,6 +142,9 @@ class Mask:
     parent: int | None = None
     prompt_box: tuple[float, float, float, float] | None = None
     """x, y, width, height of the box prompt, where there was one."""
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.area, self.segmentation["counts"]))
 
     @property
     def color(self) -> str:

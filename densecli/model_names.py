@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import stat
@@ -67,14 +68,13 @@ def check_named(segmenter_options: Mapping[str, Any]) -> None:
 
 def starter(checkpoint_dir: Path | None, reason: str | None = None) -> Choice:
     """The starter, where it was asked for. Raises CheckpointError if the installation lacks it."""
-    folders, own = checkpoints.search_dirs(checkpoint_dir), checkpoints.shipped_registry_file()
-    official = [entry for entry in checkpoints.load_registry().entries.values() if entry.registry == own]
-    here = [entry for entry in official if checkpoints.locate_entry(entry, folders).path]
-    better = (
-        f"use --model {max(here, key=lambda entry: entry.size).name}"
-        if here
-        else f"run: {checkpoints.fetch_command('large')}"
-    )
+    here = False
+    with contextlib.suppress(UsageError):  # a registry or folder that this run has no need of
+        folders, own = checkpoints.search_dirs(checkpoint_dir), checkpoints.shipped_registry_file()
+        official = [entry for entry in checkpoints.load_registry().entries.values() if entry.registry == own]
+        here = any(checkpoints.locate_entry(entry, folders).path for entry in official)
+    # Which of them fits, auto knows.
+    better = "use --model auto" if here else f"run: {checkpoints.fetch_command('large')}"
     return Choice(STARTER, *checkpoints.starter_files(), reason=reason, better=f"for real work {better}")
 
 

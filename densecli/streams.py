@@ -15,8 +15,9 @@ from densecli.errors import OutputError
 from densecli.wording import reason_of
 
 
-def prepare() -> None:
-    """To be called once, before anything is printed or opened."""
+@contextlib.contextmanager
+def prepared() -> Iterator[None]:
+    """Around a command, before anything is printed or opened; afterwards the caller's stdout is there again."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:  # closed by the caller, as with >&-
             _occupy(number)
@@ -24,8 +25,19 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files, where the terminal is not UTF-8
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout = sys.__stdout__ = _Stdout.instead_of(sys.stdout)  # type: ignore[misc]  # Final
+    given = sys.stdout
+    # What stands in its place (pytest's, a notebook's) has ways of its own.
+    if type(given) is not io.TextIOWrapper or given is not sys.__stdout__:
+        yield
+        return
+    stdout = _Stdout.beside(given)
+    sys.stdout = sys.__stdout__ = stdout  # type: ignore[misc]  # Final
+    try:
+        yield
+    finally:
+        sys.stdout = sys.__stdout__ = given  # type: ignore[misc]
+        with contextlib.suppress(OSError, OutputError, ValueError):  # told by then
+            stdout.detach()  # which writes what is left; else the caller's file would be closed with it
 
 
 def json_for(stream: TextIO, text: str) -> str:
@@ -39,7 +51,8 @@ def json_for(stream: TextIO, text: str) -> str:
 
 def print_json(document: object) -> None:
     """One JSON document on stdout."""
-    print(json_for(sys.stdout, json.dumps(document, indent=2, ensure_ascii=False)))
+    # In one piece: a reader that has seen enough may have gone before the next.
+    sys.stdout.write(json_for(sys.stdout, json.dumps(document, indent=2, ensure_ascii=False)) + "\n")
 
 
 @contextlib.contextmanager
@@ -58,11 +71,19 @@ def told_where_full() -> Iterator[None]:
 class _Stdout(io.TextIOWrapper):
     """stdout that says so where it cannot be written, whoever prints."""
 
+    mode = "w"
+
     @classmethod
-    def instead_of(cls, stream: io.TextIOWrapper) -> _Stdout:
-        encoding, errors, at_once = stream.encoding, stream.errors, stream.write_through
-        # Line by line, so that results and what stderr says of them come in this order where both are one file.
-        return cls(stream.detach(), encoding=encoding, errors=errors, line_buffering=True, write_through=at_once)
+    def beside(cls, stream: io.TextIOWrapper) -> _Stdout:
+        """Another one over the file of `stream`, which may be used again when this one is detached."""
+        stream.flush()
+        return cls(
+            stream.buffer,
+            encoding=stream.encoding,
+            errors=stream.errors,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
 
     def write(self, text: str) -> int:
         with told_where_full():

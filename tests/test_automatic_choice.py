@@ -110,7 +110,7 @@ def test_what_is_taken_and_advised(
 
 @pytest.mark.parametrize(
     ("here", "advice"),
-    [([], "run: densecli download-checkpoints large"), (["tiny", "small"], "use --model small")],
+    [([], "run: densecli download-checkpoints large"), (["tiny", "small"], "use --model auto")],
 )
 def test_the_starter_that_was_asked_for(have: Callable[..., Path], here: list[str], advice: str) -> None:
     folder = have(*here)

@@ -208,6 +208,28 @@ def test_a_full_stdout_of_small_commands(command: str, unbuffered: str, tmp_path
     ]
 
 
+def test_whoever_calls_the_command_in_process_has_stdout_back(
+    tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    code = """
+import sys
+from densecli.cli.app import main
+given = sys.stdout
+for sys.argv in (["densecli", "--version"], ["densecli", "presets", "list"]):
+    try:
+        main()
+    except SystemExit as end:
+        given.write(f"ended with {end.code}\\n")
+print(sys.stdout is given is sys.__stdout__)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=clean_environment, capture_output=True, text=True, timeout=60)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("densecli ") and lines[-1] == "True", done
+    assert [line for line in lines if line.startswith("ended")] == ["ended with 0"] * 2
+    assert lines.index("ended with 0") == 1 and "dense" in done.stdout
+
+
 @pytest.mark.parametrize("closed", [(0, 1), (2,), (0, 1, 2)], ids=str)
 def test_streams_that_the_caller_closed(closed: tuple[int, ...], tmp_path: Path, run_densecli: Command) -> None:
     """As with >&- in a shell; no file of the run may get the number of a stream, and what libraries print there."""

@@ -112,8 +112,8 @@ def main() -> None:
     # again and again took a quarter of a short run: during imports, and once more as Python ends.
     gc.set_threshold(20_000, 50, 50)
     atexit.register(gc.freeze)
-    streams.prepare()
-    code = _run()
+    with streams.prepared():
+        code = _run()
     # Python notes a Ctrl-C that strikes inside of exec(text), as dataclasses use it during imports, and would end by a
     # signal in spite of our exit code; the next exec(text) forgets it.
     exec("")

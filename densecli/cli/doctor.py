@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import typer
 
 from densecli import errors
 from densecli.cli import options
+from densecli.streams import print_json
 
 if TYPE_CHECKING:
     from densecli.doctor.report import Check
@@ -57,7 +57,7 @@ def doctor(
     elif fix:
         print("densecli: --fix has nothing to do.", file=sys.stderr)
     if as_json:
-        print(json.dumps(document(checks), indent=2))
+        print_json(document(checks))
     else:
         shown = [check for check in checks if check.status != "ok"] if quiet else checks
         _print(shown, stops_a_run(checks))

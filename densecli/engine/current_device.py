@@ -1,4 +1,4 @@
-"""A run's own GPU as the current one: streams, events, graphs and Triton's launches go to that one."""
+"""A run's own GPU as the current one, for streams, events, graphs and Triton's launches; and its own precision."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ def current(device: torch.device) -> AbstractContextManager[object]:
 
 
 def on_own_device(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """A method during which its object's device is the current one."""
+    """A method during which its object's device is the current one, and no autocast of the caller's is on.
+
+    Notebooks of SAM 2 switch it on for all that follows; the engine does so itself where it wants it.
+    """
 
     @wraps(method)
     def on_it(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with current(self.device):
+        with current(self.device), torch.autocast(self.device.type, enabled=False):
             return method(self, *args, **kwargs)
 
     return on_it

@@ -548,3 +548,12 @@ def test_half_precision_on_a_gpu(first_starter, starter_on_gpu, photos, accelera
 
 def test_compile_means_nothing_where_the_loop_is_not_used(starter) -> None:
     assert not MaskGenerator(starter, limits=Limits(compile=True)).acceleration
+
+
+def test_autocast_of_the_caller_reaches_no_step(starter, photos) -> None:
+    """Notebooks of SAM 2 switch it on for all that follows; the loop failed in it, and was tried no more."""
+    expected = generated(starter, photos["coffee"], SETTINGS["some survive"], loop=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = generated(starter, photos["coffee"], SETTINGS["some survive"], loop=True)
+    assert actual.warnings == []
+    assert_same(expected, actual)
