@@ -25,7 +25,7 @@ from densecli.sinks.one_image import outputs_of, put_in_place, write_outputs
 from densecli.sinks.ownership import KEPT, refuse_foreign
 from densecli.sinks.summary import to_json
 from densecli.sources import LoadedImage, local_path, output_names, read_image
-from densecli.sources.own_outputs import is_own_file
+from densecli.sources.own_outputs import is_manifest_name, is_own_file
 from densecli.wording import FIRST_RUN, shown_input
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ def _without_own(job: Job, console: Console) -> Job:
         raise errors.InputError(f"{shown_input(own[0])}: densecli made this picture itself; give the photo")
     more = f" and {len(own) - 1} more" if len(own) > 1 else ""
     console.notice(f"{shown_input(own[0])}{more}: skipped, densecli made it itself")
-    return replace(job, inputs=[given for given in job.inputs if given not in own])
+    passed_over = set(own)
+    return replace(job, inputs=[given for given in job.inputs if given not in passed_over])
 
 
 def _is_own(given: str) -> bool:
@@ -171,10 +172,16 @@ def _check_candidates(job: Job) -> None:
 def _check_coco(job: Job, place: Place) -> None:
     """Raise OutputError where the file of all masks would be replaced that a run of batch keeps whole."""
     path = place.folder / "annotations_coco.json"
-    if "coco" in job.kinds and place.found(path) and place.found(place.folder / "manifest.jsonl"):
+    if "coco" in job.kinds and place.found(path) and _has_manifest(place):
         raise errors.OutputError(
             f"{place.shown(path)}: is of a run of batch; add to it with densecli batch, or choose another --output-dir"
         )
+
+
+def _has_manifest(place: Place) -> bool:
+    if place.found(place.folder / "manifest.jsonl"):
+        return True
+    return not place.apart and any(is_manifest_name(name) for name in os.listdir(place.folder))  # of shards
 
 
 def _tell(segmentation: Segmentation, given: str, console: Console) -> None:

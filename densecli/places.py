@@ -31,6 +31,9 @@ class Place(Protocol):
     def is_whole(self, path: Path, masks: int | None) -> bool:
         """Whether an output, file or folder, is there and not empty. masks: how many its image has."""
 
+    def head(self, path: Path, most: int) -> bytes:
+        """The first bytes of a file; none where there is no file."""
+
     def bring(self, path: Path) -> bool:
         """Make a file of the place readable at its path; whether that took fetching it. None there is no error."""
 
@@ -83,6 +86,13 @@ class Here:
         except OSError:
             return False
         return S_ISDIR(status.st_mode) or status.st_size > 0
+
+    def head(self, path: Path, most: int) -> bytes:
+        try:
+            with open(path, "rb") as file:
+                return file.read(most)
+        except OSError:
+            return b""
 
     def bring(self, path: Path) -> bool:
         return False

@@ -7,12 +7,12 @@ and whichever process segmented.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densecli.batch.job import BatchJob
-from densecli.batch.manifest import Record, manifest_paths
+from densecli.batch.manifest import Record, key_of, manifest_paths
 from densecli.batch.outputs import relative, source_of
 from densecli.batch.workers import Description
 from densecli.console import Console
@@ -56,6 +56,8 @@ class Spanning:
         self._overlay_videos = OverlayVideos(place)
         self._pictures = SentPictures(place) if place.apart else None
         self._videos = False
+        self._met: set[int] = set()
+        """Keys of the output names of all inputs of this run."""
 
     def can_rebuild(self, item: Item) -> bool:
         """Whether an input that an earlier run completed can be in this run's data sets as it is."""
@@ -70,8 +72,13 @@ class Spanning:
         self._datasets.add(item.stem, _dataset_name(item.name, source_of(item), item.frame), segmentation)
         self._place.send(pictures)
 
+    def met(self, item: Item) -> None:
+        """An input belongs to this run, whatever becomes of it."""
+        self._met.add(key_of(item.stem))
+
     def ended(self, item: Item) -> None:
         """An input is recorded as done, now or by an earlier run."""
+        self.met(item)
         if item.frame is not None and item.video_stem is not None:
             self._videos = True
             self._overlay_videos.add(item.video_stem, item.frame, item.fps)
@@ -86,7 +93,9 @@ class Spanning:
     def finish(self, record: Record, console: Console, description: Description, began: float) -> None:
         """Write it all. began: when the run did, as Unix time. Raises OutputError."""
         job = self._job
-        for entry in record.entries() if self._datasets.kinds or job.shard else ():
+        # A shard does not see what the others have met.
+        renamed = set() if job.shard else record.renamed(self._met)
+        for entry in record.entries(renamed=renamed) if self._datasets.kinds or job.shard else ():
             if entry.get("status") != "done":
                 continue
             stem, frame = str(entry["stem"]), entry.get("frame")
@@ -95,7 +104,7 @@ class Spanning:
             if frame is not None and job.shard:
                 self._overlay_videos.add(stem.rpartition("/")[0], frame, entry.get("fps"))
         if self._datasets.kinds:
-            for entry in record.renamed():
+            for entry in record.of_keys(renamed) if renamed else ():
                 stem, frame = str(entry["stem"]), entry.get("frame")
                 self._datasets.remove(stem, _dataset_name(str(entry["input"]), str(entry["source"]), frame))
             console.status("writing data sets")
@@ -115,7 +124,7 @@ class Spanning:
             console.status("writing the report")
             path = write_report(
                 job.output_dir,
-                record.entries() if job.shard else reported(record, began),
+                record.entries() if job.shard else reported(record, began, renamed),
                 run_settings(job, description),
                 progress=lambda done, total: console.status(f"writing the report: {done:,} of {total:,} pictures"),
                 make=self._pictures,
@@ -145,12 +154,13 @@ def _dataset_name(name: str, source: str, frame: int | None) -> str:
     return source if frame is None else name
 
 
-def reported(record: Record, began: float) -> Iterator[dict[str, Any]]:
+def reported(record: Record, began: float, renamed: Container[int] = ()) -> Iterator[dict[str, Any]]:
     """The latest lines, without failures of earlier runs that are no more: what failed is tried again by each run.
 
+    Nor with those of `renamed`.
     (Not for shards, which cannot tell what another one will try again.)
     """
-    for entry in record.entries():
+    for entry in record.entries(renamed=renamed):
         if entry.get("status") == "failed" and float(entry.get("finished") or 0) < began:
             local = local_path(str(entry.get("source") or entry.get("input")))
             if entry.get("stem") is None or (local is not None and not os.path.lexists(local)):

@@ -49,7 +49,10 @@ def locked(output_dir: Path, shard: tuple[int, int] | None = None, shown: str | 
             if others and not shard:
                 raise _taken(shown, others[0])
             # A run that ends takes its name tag away. One that is still there is of a run that was killed.
-            sweep(output_dir, everything=not others and any(output_dir.glob(f"{PREFIX}*.json")))
+            killed = any(output_dir.glob(f"{PREFIX}*.json"))
+            # We hold that lock: who waits for us must not take a killed run's tag for one of a run at work.
+            _owner_file(whole).unlink(missing_ok=True)
+            sweep(output_dir, everything=not others and killed)
             if not others:
                 for tag in output_dir.glob(f"{PREFIX}*.json"):
                     tag.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -92,12 +92,13 @@ class Manifest:
                 raise
 
     def _is_own(self) -> bool:
-        """Whether it begins as densecli's do, as far as it goes: a run may have been killed in its first line."""
+        """Whether its first line is densecli's, as far as it goes: a run may have been killed in it."""
         assert self._file is not None
-        expected = to_line({"schema": SCHEMA}).removesuffix("}").encode()
         self._file.seek(0)
-        first = self._file.read(len(expected))
-        return expected.startswith(first.strip(b"\0"))  # zeros are what a power cut leaves
+        first = self._file.readline(1 << 20)
+        expected = to_line({"schema": SCHEMA}).removesuffix("}").encode()
+        begins = first[: len(expected)].strip(b"\0")  # zeros are what a power cut leaves
+        return _parsed(first) is not None or expected.startswith(begins)
 
     def _drop_torn_line(self) -> None:
         """A run that was killed, or a full disk, can leave the beginning of a line."""
@@ -114,6 +115,11 @@ class Manifest:
             end = begin
         if end < size:
             os.ftruncate(self._file.fileno(), end)
+
+
+def key_of(stem: str) -> int:
+    """The key of an output name."""
+    return _key({"stem": stem})
 
 
 def _key(entry: dict[str, Any]) -> int:
@@ -183,16 +189,20 @@ class Record:
         entry = _parsed(file.read(length))
         return entry if entry is not None and entry.get("stem") == stem else None
 
-    def entries(self) -> Iterator[dict[str, Any]]:
-        """The latest line of each output name, in the order in which they ended.
+    def entries(self, *, renamed: Container[int] = ()) -> Iterator[dict[str, Any]]:
+        """The latest line of each output name, in the order in which they ended; not those of `renamed`."""
+        return (entry for entry in self._named() if _key(entry) not in renamed)
 
-        Without those of inputs whose outputs have another name since, as more inputs came beside them.
+    def renamed(self, met: Container[int]) -> set[int]:
+        """Keys of output names of inputs whose outputs are called otherwise since, as more inputs came beside them.
+
+        met: keys of the output names of this run; an input may have two there, from two lists.
         """
-        return (entry for entry in self._named() if not self._is_renamed(entry))
+        return {_key(entry) for entry in self._named() if self._is_renamed(entry) and _key(entry) not in met}
 
-    def renamed(self) -> Iterator[dict[str, Any]]:
-        """The lines that `entries` leaves out for it."""
-        return (entry for entry in self._named() if self._is_renamed(entry))
+    def of_keys(self, keys: Container[int]) -> Iterator[dict[str, Any]]:
+        """The latest lines of some output names."""
+        return (entry for entry in self._named() if _key(entry) in keys)
 
     def _named(self) -> Iterator[dict[str, Any]]:
         for number, file in enumerate(self._files):

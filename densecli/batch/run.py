@@ -53,8 +53,8 @@ def run_batch(job: BatchJob, console: Console) -> Outcome:
     """
     # Before seconds go into importing torch, or into starting Ray.
     named(job.segmenter.model, job.segmenter.checkpoint_dir, job.segmenter.config)
-    if not job.watch:
-        collection_of(job).check()
+    if not (job.watch or console.json):  # there every input has a line
+        _refuse_nothing(collection_of(job).missing(), console)
     with contextlib.ExitStack() as stack:
         if job.output_url is None:
             check_writable(job.output_dir)
@@ -72,6 +72,14 @@ def run_batch(job: BatchJob, console: Console) -> Outcome:
             destination = stack.enter_context(destination_of(job, console))
         interruption = stack.enter_context(Interruption())
         return _Run(job, console, interruption, workers, description, destination).run()
+
+
+def _refuse_nothing(missing: Sequence[errors.DensecliError], console: Console) -> None:
+    """Tell of inputs of which not one is there. Raises the last one's error."""
+    for error in missing[:-1]:
+        console.failure(str(error), error)
+    if missing:
+        raise missing[-1]
 
 
 @contextlib.contextmanager
@@ -259,6 +267,8 @@ class _Run:
 
     def _fail(self, event: Failed, manifest: Manifest) -> None:
         error, text = event.error, messages.reason(event)
+        if isinstance(event.item, collecting.Item):
+            self.spanning.met(event.item)
         self.outcome.failed += 1
         self.redoing.discard(getattr(event.item, "stem", ""))
         if not isinstance(error, errors.EnvironmentProblem):

@@ -63,6 +63,10 @@ class RemotePlace:
         # There are no empty folders in a bucket.
         return listing.has_folder(last) or (masks == 0 and last.endswith(("_masks", "_cutouts")))
 
+    def head(self, path: Path, most: int) -> bytes:
+        facts = self.found(path)
+        return self.store.head(self._name(path), min(most, facts[0] or most)) if facts is not None else b""
+
     def bring(self, path: Path) -> bool:
         return not path.exists() and self.store.get(self._name(path), path)
 

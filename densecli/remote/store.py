@@ -87,6 +87,13 @@ class Store:
         except FileNotFoundError:
             return None
 
+    def head(self, name: str, most: int) -> bytes:
+        """The first bytes of a file; none where there is no file."""
+        try:
+            return bytes(self._call(name, lambda: self._filesystem.cat_file(self._path(name), start=0, end=most)))
+        except FileNotFoundError:
+            return b""
+
     def names(self, folder: str = "") -> Iterator[tuple[str, Facts | None]]:
         """What lies in a folder: size and time of files, None of folders. Nothing where there is no such folder."""
         place = self._path(folder)

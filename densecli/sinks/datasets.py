@@ -47,6 +47,9 @@ class Outlined:
 class OutlineFormat(Protocol):
     """A format with one file for each image."""
 
+    BY_HAND: bool
+    """Whether people correct its files, and it can tell."""
+
     def file(self, output_dir: Path, stem: str) -> Path:
         """Where the file of an image goes."""
 
@@ -161,6 +164,8 @@ class Datasets:
             return self._begun
 
     def _keeps(self, written: OutlineFormat, file: Path) -> bool:
+        if not written.BY_HAND or self._place.found(file) is None:
+            return False
         brought = self._place.bring(file)
         try:
             kept = written.keeps(file)

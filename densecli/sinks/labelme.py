@@ -14,6 +14,7 @@ from densecli.sinks.datasets import Outlined, relative_to
 from densecli.sinks.polygons import joined, regions_of
 
 _VERSION = "5.5.0"  # of labelme's format
+BY_HAND = True
 _HEAD = f'{{\n "version": "{_VERSION}"'.encode()
 _OURS = "densecli"
 """Key by which a file tells that densecli wrote it, and what; labelme keeps keys that it does not know."""
@@ -34,11 +35,11 @@ def keeps(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except (OSError, ValueError):
-        return not _is_cut(path)
+        return not _is_laid_out_as_ours(path)  # cut off by a power cut
     try:
         return bool(document[_OURS]["shapes"] != _digest(document["shapes"]))
     except (KeyError, TypeError):
-        return True
+        return not _is_laid_out_as_ours(path)  # as the first densecli did, without this key
 
 
 def write(output_dir: Path, image: Outlined) -> list[Path]:
@@ -71,8 +72,8 @@ def write(output_dir: Path, image: Outlined) -> list[Path]:
     return [path]
 
 
-def _is_cut(path: Path) -> bool:
-    """Whether it is the beginning of what densecli writes, as far as it goes; a power cut leaves such files."""
+def _is_laid_out_as_ours(path: Path) -> bool:
+    """Whether it begins as what densecli writes, as far as it goes; labelme itself indents by two."""
     try:
         with open(path, "rb") as file:
             first = file.read(len(_HEAD)).strip(b"\0")

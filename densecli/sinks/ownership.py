@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from densecli.errors import OutputError
 from densecli.places import Place
-from densecli.sources.own_outputs import is_own_coco, is_own_file, is_own_folder, is_own_report, is_own_yolo
+from densecli.sources.own_outputs import (
+    HEAD_BYTES,
+    YOLO_MARK,
+    is_empty,
+    is_own_coco,
+    is_own_file,
+    is_own_folder,
+    is_own_report,
+    is_own_yolo,
+)
 
 KEPT = "somebody worked on it, it stays as it is; remove it to have it written anew"
 """Said of a file that people correct by hand."""
@@ -28,9 +37,9 @@ def refuse_foreign(outputs: Iterable[Path], place: Place, known: Collection[str]
         place.sample(path)
     for path in unknown:
         if path.is_dir():
-            own = is_own_folder(str(path.parent), path.name, each=True) or not any(path.iterdir())
+            own = is_own_folder(str(path.parent), path.name, marked=True) or is_empty(str(path))
         else:
-            own = is_own_file(str(path.parent), path.name)
+            own = is_own_file(str(path.parent), path.name, marked=True)
         if not own:
             raise _foreign(place, path)
     for path in unknown:
@@ -41,30 +50,23 @@ def refuse_foreign_datasets(kinds: Sequence[str], place: Place) -> None:
     """The same of data sets; labelme looks at each of its files itself, as people correct them. Raises OutputError."""
     if "coco" in kinds:
         path = place.folder / "annotations_coco.json"
-        if place.is_whole(path, None) and not _is_own(path, place, is_own_coco):
+        if place.is_whole(path, None) and not is_own_coco(place.head(path, HEAD_BYTES)):
             raise _foreign(place, path)
     if "yolo" in kinds:
         path = place.folder / "yolo"
-        is_empty = path.is_dir() and not any(path.iterdir())
-        is_own = _is_own(path / "data.yaml", place, lambda file: is_own_yolo(str(path)))
-        if place.is_whole(path, None) and not is_empty and not is_own:
+        if place.apart:
+            is_own = YOLO_MARK.encode() in place.head(path / "data.yaml", HEAD_BYTES)
+        else:
+            is_own = is_own_yolo(str(path)) or (path.is_dir() and is_empty(str(path)))
+        if place.is_whole(path, None) and not is_own:
             raise _foreign(place, path)
 
 
 def refuse_foreign_report(place: Place) -> None:
     """The same of the report. Raises OutputError."""
     path = place.folder / "report.html"
-    if place.is_whole(path, None) and not _is_own(path, place, is_own_report):
+    if place.is_whole(path, None) and not is_own_report(place.head(path, HEAD_BYTES)):
         raise _foreign(place, path, "or write --no-report")
-
-
-def _is_own(file: Path, place: Place, told: Callable[[str], bool]) -> bool:
-    brought = place.bring(file)
-    try:
-        return told(str(file))
-    finally:
-        if brought:
-            place.let_go(file)
 
 
 def _foreign(place: Place, path: Path, otherwise: str = "or choose another --output-dir") -> OutputError:

@@ -14,6 +14,7 @@ from densecli.sinks.datasets import Outlined
 from densecli.sinks.polygons import joined, regions_of
 from densecli.sources.own_outputs import YOLO_MARK
 
+BY_HAND = False  # a file of numbers does not tell who wrote it
 # Readers multiply by the width and either round or cut off: both must come back to the pixel that was meant.
 _INSIDE_PIXEL = 0.2
 _DATA = f"""\
@@ -35,8 +36,7 @@ def files(output_dir: Path, stem: str, picture: str) -> list[Path]:
 
 
 def keeps(path: Path) -> bool:
-    """Never: a file of numbers does not tell who wrote it."""
-    return False
+    return BY_HAND
 
 
 def write(output_dir: Path, image: Outlined) -> list[Path]:
@@ -47,6 +47,12 @@ def write(output_dir: Path, image: Outlined) -> list[Path]:
             points = (joined(regions) + _INSIDE_PIXEL) / [image.width, image.height]
             lines.append("0 " + " ".join(f"{value:.7g}" for value in points.ravel().tolist()) + "\n")
     picture, labels = files(output_dir, image.stem, image.picture)
+    if _readable(image.stem) != image.stem:
+        # The first densecli left a folder `images` as it was: its files would be there twice.
+        suffix = PurePath(image.picture).suffix
+        for before in (f"images/{image.stem}{suffix}", f"labels/{image.stem}.txt"):
+            with explained(output_dir / "yolo" / before):
+                (output_dir / "yolo" / before).unlink(missing_ok=True)
     _link(image.picture, picture)
     with complete_file(labels) as temporary:
         temporary.write_text("".join(lines), encoding="ascii")

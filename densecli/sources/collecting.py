@@ -25,6 +25,11 @@ _MANY = 20
 """Inputs that are not there, from which on a run tells of each and keeps record."""
 
 
+def _takes_long(given: str) -> bool:
+    local = local_path(given)
+    return given == "-" or local is None or (local.lower().endswith(".txt") and os.path.isfile(local))
+
+
 @dataclass(frozen=True)
 class Item:
     """One image, or one frame of a video."""
@@ -118,26 +123,22 @@ class Collection:
         """End the iteration, at the latest after the item that is being read; from any thread."""
         self._stopped.set()
 
-    def check(self) -> None:
-        """Raise the InputError of the first input where not one of them leads to a file.
+    def missing(self) -> list[DensecliError]:
+        """What is wrong with each input, where not one of them leads to a file; else nothing.
 
-        Quick: it looks no further than to the first file, and not where it would have to ask another machine.
+        Quick: it looks no further than to the first file, not into lists, nor where it would ask another machine.
         """
-        if any(given == "-" or local_path(given) is None for given in self._inputs):
-            return
+        if len(self._inputs) > _MANY or any(map(_takes_long, self._inputs)):
+            return []
         troubles: list[DensecliError] = []
         for entry in self._entries(Skipped(fresh_output=self._fresh_output)):
             if isinstance(entry, Trouble):
                 troubles.append(entry.error)
             elif (local := local_path(entry.path)) is None or os.path.lexists(local):
-                return
+                return []
             else:
                 troubles.append(InputError(f"{shown_name(entry.name)}: does not exist; check the path"))
-            if len(troubles) > _MANY:
-                return
-        if troubles:
-            more = f" (and {len(troubles) - 1} more like it)" if len(troubles) > 1 else ""
-            raise InputError(f"{troubles[0]}{more}")
+        return troubles
 
     def count(self) -> int:
         """How many items there will be, of all shards, as far as names and the videos' own words tell; for progress.

@@ -42,6 +42,7 @@ class InputList:
             self._url = _folder_of_url(given, scheme)
             file = open_url(given, scheme, stack)
         self._file = _as_utf8(file, stack)
+        self._base = os.path.join(os.path.abspath(self.folder or "."), "")
 
     def paths(self) -> Iterator[str]:
         """Each line, as a path from here or a URL; from the beginning."""
@@ -63,6 +64,9 @@ class InputList:
                 location = re.split("[?#]", location, maxsplit=1)[0]
             parts = [re.sub(r'[<>:"|?*\\\x00-\x1f]', "_", part) for part in location.split("/")]
             return "/".join(part for part in parts if part not in ("", ".", "..")) or scheme
+        absolute = os.path.abspath(path)
+        if absolute.startswith(self._base):  # nearly all, and a list may have a million
+            return absolute[len(self._base) :].replace(os.sep, "/")
         inside = os.path.relpath(os.path.abspath(path), os.path.abspath(self.folder or "."))
         pure = PurePath(inside)
         if ".." in pure.parts or pure.is_absolute():

@@ -12,7 +12,7 @@ PNG_MARK = b"tEXtSoftware\0densecli"
 _PICTURE = re.compile(r"(.+)_(?:overlay|labels(?:_wholes|_leaves)?)\.png", re.IGNORECASE | re.DOTALL)
 _VIDEO = re.compile(r"(.+)_overlay\.mp4", re.IGNORECASE | re.DOTALL)
 _SHEET = re.compile(r".+_compare\.png", re.IGNORECASE | re.DOTALL)
-_FOLDER = re.compile(r".+_(?:masks|cutouts)", re.IGNORECASE | re.DOTALL)
+_FOLDER = re.compile(r"(.+)_(?:masks|cutouts)", re.IGNORECASE | re.DOTALL)
 _NUMBERED = re.compile(r"\d{4,}\.png")
 _CLUTTER = ("thumbs.db", "desktop.ini")
 """What systems leave in folders that they show; so do names that begin with a dot."""
@@ -24,7 +24,8 @@ REPORT_MARK = "/* densecli report "
 """Begins every script in the report's folder."""
 _REPORT_PART = re.compile(r"[0-9a-f]{2}")
 _MANIFEST = re.compile(r"manifest(\.\d+-of-\d+)?\.jsonl")
-_HEAD_BYTES = 4096  # a report says late who wrote it
+HEAD_BYTES = 4096
+"""In which a file says who wrote it; a report says it late."""
 
 
 def is_manifest_name(name: str) -> bool:
@@ -32,10 +33,16 @@ def is_manifest_name(name: str) -> bool:
     return _MANIFEST.fullmatch(name) is not None
 
 
-def is_own_file(folder: str, name: str) -> bool:
-    """Whether densecli wrote the local file `name` in `folder`."""
+def is_own_file(folder: str, name: str, *, marked: bool = False) -> bool:
+    """Whether densecli wrote the local file `name` in `folder`.
+
+    marked: only what says so itself, as before it is replaced. Else a picture beside its summary counts too: programs
+    that make PNGs smaller take the mark out.
+    """
     path = os.path.join(folder, name)
-    if _PICTURE.fullmatch(name) or _SHEET.fullmatch(name):
+    if match := _PICTURE.fullmatch(name):
+        return PNG_MARK in _head(path) or (not marked and _is_summary(os.path.join(folder, f"{match[1]}_masks.json")))
+    if _SHEET.fullmatch(name):
         return PNG_MARK in _head(path)
     if name.endswith("_masks.json"):
         return _is_summary(path)
@@ -46,14 +53,15 @@ def is_own_file(folder: str, name: str) -> bool:
     return False
 
 
-def is_own_folder(folder: str, name: str, *, each: bool = False) -> bool:
+def is_own_folder(folder: str, name: str, *, marked: bool = False) -> bool:
     """Whether densecli wrote all that lies in the local folder `name` in `folder`, and something does.
 
-    each: look into each of its pictures, as before they are removed, not only into the first.
+    marked: only where each of its pictures says so itself, as before they are removed; else as for files.
     """
     path = os.path.join(folder, name)
-    if _FOLDER.fullmatch(name):
-        return _are_numbered_pictures(path, each)
+    if match := _FOLDER.fullmatch(name):
+        beside = not marked and _is_summary(os.path.join(folder, f"{match[1]}_masks.json"))
+        return beside or _are_numbered_pictures(path, each=marked)
     if _REPORT_PART.fullmatch(name):
         return any(
             REPORT_MARK.encode() in _head(os.path.join(path, entry)) for entry in _names(path) if entry.endswith(".js")
@@ -69,21 +77,34 @@ def is_own_folder(folder: str, name: str, *, each: bool = False) -> bool:
 
 
 def is_own_yolo(path: str) -> bool:
-    """Whether densecli wrote the YOLO data set in the local folder `path`."""
-    return YOLO_MARK.encode() in _head(os.path.join(path, "data.yaml"))
+    """Whether densecli wrote the YOLO data set in the local folder `path`.
+
+    Without the mark (people write a data.yaml of their own) where its pictures are links, beside a run's manifest.
+    """
+    if YOLO_MARK.encode() in _head(os.path.join(path, "data.yaml")):
+        return True
+    if not _has_manifest(os.path.dirname(path)) or not set(_names(path)) <= {"images", "labels", "data.yaml"}:
+        return False
+    files = (os.path.join(top, name) for top, _, names in os.walk(os.path.join(path, "images")) for name in names)
+    return (first := next(files, None)) is not None and os.path.islink(first)
 
 
-def is_own_coco(path: str) -> bool:
-    """Whether densecli wrote the COCO file at the local `path`."""
-    return b'"description": "densecli"' in _head(path)
+def is_empty(path: str) -> bool:
+    """Whether nothing lies in a local folder but what systems leave there."""
+    return not _names(path)
 
 
-def is_own_report(path: str) -> bool:
-    """Whether densecli wrote the page at the local `path`."""
-    return b'<meta name="generator" content="densecli' in _head(path)
+def is_own_coco(head: bytes) -> bool:
+    """Whether densecli wrote the COCO file that begins so."""
+    return b'"description": "densecli"' in head
 
 
-def _are_numbered_pictures(path: str, each: bool) -> bool:
+def is_own_report(head: bytes) -> bool:
+    """Whether densecli wrote the page that begins so."""
+    return b'<meta name="generator" content="densecli' in head
+
+
+def _are_numbered_pictures(path: str, *, each: bool) -> bool:
     names = _names(path)
     if not names or not all(map(_NUMBERED.fullmatch, names)):
         return False
@@ -104,7 +125,7 @@ def _head(path: str) -> bytes:
         # What is no regular file (a named pipe) could block.
         if os.path.isfile(path):
             with open(path, "rb") as file:
-                return file.read(_HEAD_BYTES)
+                return file.read(HEAD_BYTES)
     return b""
 
 

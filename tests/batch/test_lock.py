@@ -98,6 +98,21 @@ def test_shards_that_start_together_wait_for_each_other(tmp_path: Path, monkeypa
         assert time.monotonic() - begin < 30
 
 
+def test_a_killed_runs_name_tag_keeps_no_shard_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f"{lock.PREFIX}.json").write_text("{}")
+    (left,) = litter(tmp_path)[1:]
+    tags = []
+    sweep = lock.sweep
+
+    def slow(folder: Path, *, everything: bool) -> None:
+        tags.append((tmp_path / f"{lock.PREFIX}.json").exists())  # by which those that wait are told to give up
+        sweep(folder, everything=everything)
+
+    monkeypatch.setattr(lock, "sweep", slow)
+    with locked(tmp_path, (1, 2)):
+        assert tags == [False] and not left.exists()
+
+
 def test_leftovers_of_a_killed_run_go(tmp_path: Path) -> None:
     with held_by_another(tmp_path) as other:
         other.kill()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densecli.batch.manifest import Record
+from densecli.batch.manifest import Record, key_of
 from densecli.batch.rehearsal import rehearse
 from densecli.console import Console
 from densecli.errors import OutputError
@@ -83,7 +83,8 @@ def test_a_label_map_of_the_user_stays_and_is_an_input(photos: Path) -> None:
     before = picture(mine)
     assert run(batch_job(photos, out=photos, kinds=("json",))).done == 3
     outcome = run(batch_job(photos, out=photos, kinds=("labels", "json")))
-    assert (outcome.done, outcome.failed) == (2, 1)
+    # Beside a summary it could be densecli's, made smaller by another program: no input any more, and not replaced.
+    assert (outcome.done, outcome.failed, outcome.skipped["densecli output"]) == (1, 1, 4)
     assert mine.read_bytes() == before
 
 
@@ -238,8 +239,23 @@ def test_an_input_whose_name_changed_is_in_the_data_sets_once(photos: Path) -> N
         }
         assert names == {"more/other", "photos/img0", "photos/img1"}
     with Record(Path("out")) as record:
-        assert sorted(entry["stem"] for entry in record.entries()) == ["more/other", "photos/img0", "photos/img1"]
-        assert sorted(entry["stem"] for entry in record.renamed()) == ["img0", "img1"]
+        renamed = record.renamed({key_of(stem) for stem in ("more/other", "photos/img0", "photos/img1")})
+        assert sorted(entry["stem"] for entry in record.of_keys(renamed)) == ["img0", "img1"]
+
+
+def test_an_input_that_two_lists_name_has_two_names(photos: Path) -> None:
+    make = {"first": "photos/img0.png\nphotos/img1.png\n", "second": "photos/img1.png\n"}
+    for name, text in make.items():
+        Path(f"{name}.txt").write_text(text)
+    job = batch_job("first.txt", "second.txt", kinds=("json", "coco", "labelme", "yolo"), report=True)
+    for done in (3, 0):
+        assert run(job).done == done
+        for folder in ("labelme", "yolo/labels"):
+            names = {
+                path.relative_to(f"out/{folder}").with_suffix("").as_posix() for path in files_in(Path("out") / folder)
+            }
+            assert names == {"first/photos/img0", "first/photos/img1", "second/photos/img1"}
+        assert len(json.loads(Path("out/annotations_coco.json").read_text())["images"]) == 3
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -255,6 +271,71 @@ def test_a_folder_of_images_in_a_yolo_data_set(photos: Path) -> None:
     for path in pictures:
         before, _, after = path.as_posix().rpartition("/images/")
         assert Path(f"{before}/labels/{after}").with_suffix(".txt").is_file()
+
+
+def test_a_tree_with_a_folder_of_images_that_the_first_densecli_did(photos: Path) -> None:
+    shutil.move(photos, "tree/images")
+    for old in ("out/yolo/images/images/img0.png", "out/yolo/labels/images/img0.txt"):
+        own(Path(old))
+    own(Path("out/yolo/data.yaml"), "# Images are links to the inputs; split them into train and val as you need.\n")
+    run(batch_job("tree", recursive=True, kinds=("json", "yolo")))
+    assert not any(path.is_file() for path in Path("out/yolo/images/images").iterdir())
+    assert sorted(path.name for path in files_in(Path("out/yolo/labels"))) == ["img0.txt", "img1.txt"]
+
+
+# --- what an older densecli left -------------------------------------------------------------------------------------
+
+
+def test_polygons_of_the_first_densecli_are_written_anew(photos: Path) -> None:
+    job = batch_job(photos, kinds=("json", "labelme"))
+    run(job)
+    path = Path("out/labelme/img0.json")
+    document = json.loads(path.read_text())
+    del document["densecli"], document["shapes"][0]
+    path.write_text(json.dumps(document, indent=1))
+    run(batch_job(photos, kinds=("json", "labelme"), overwrite=True))
+    assert "densecli" in json.loads(path.read_text())
+    path.write_text(json.dumps(document, indent=2))  # as labelme lays it out
+    run(batch_job(photos, kinds=("json", "labelme"), overwrite=True))
+    assert json.loads(path.read_text()) == document
+
+
+@pytest.mark.parametrize("data", [None, "train: train.txt\nval: val.txt\n"])
+def test_a_yolo_data_set_without_densecli_s_data_yaml_goes_on(photos: Path, data: str | None) -> None:
+    """The first densecli wrote it last, so that a killed run left none; and people write one of their own."""
+    run(batch_job(photos, kinds=("json", "yolo")))
+    path = Path("out/yolo/data.yaml")
+    path.unlink()
+    if data is not None:
+        path.write_text(data)
+    run(batch_job(photos, kinds=("json", "yolo"), overwrite=True))
+    assert (path.read_text() == data) if data is not None else path.exists()
+
+
+def test_a_manifest_that_another_program_laid_out_goes_on(photos: Path) -> None:
+    run(batch_job(photos))
+    path = Path("out/manifest.jsonl")
+    lines = [json.dumps(json.loads(line), separators=(",", ":")) for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    assert run(batch_job(photos)).complete == 2
+
+
+def test_pictures_that_another_program_made_smaller_are_no_inputs(photos: Path) -> None:
+    job = batch_job(photos, out=photos, kinds=("overlay", "masks", "json"), recursive=True)
+    run(job)
+    for path in (photos / "img0_overlay.png", photos / "img0_masks" / "0001.png"):
+        Image.fromarray(np.asarray(Image.open(path))).save(path)
+    outcome = run(job)
+    assert (outcome.done, outcome.complete) == (0, 2)
+
+
+def test_a_folder_without_masks_that_a_file_manager_opened(photos: Path) -> None:
+    Image.new("RGB", (40, 30)).save(photos / "img0.png")
+    job = batch_job(photos, kinds=("masks", "json"), overwrite=True, overrides=(*SETTINGS, "min_mask_region_area=1199"))
+    assert run(job).failed == 0
+    for path in Path("out").glob("*_masks"):
+        (path / ".DS_Store").touch()
+    assert run(job).failed == 0
 
 
 # --- other settings --------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from densecli.errors import UsageError
+from densecli.places import Here
 from densecli.remote.listing import Listing
 from densecli.remote.place import RemotePlace
 from densecli.remote.staging import output_url, staging_folder
@@ -52,6 +53,19 @@ def test_what_is_sent_is_there_and_not_here(place: RemotePlace, tmp_path: Path) 
     place.outdate(paths[0])
     place.refresh()
     assert place.found(paths[0]) is None
+
+
+def test_the_first_bytes_of_a_file(place: RemotePlace, tmp_path: Path) -> None:
+    path = place.folder / "a" / "x.json"
+    assert place.head(path, 4) == b"" and not path.exists()
+    write(tmp_path / "bucket" / "out" / "a" / "x.json", "0123456789")
+    place.refresh()
+    assert (place.head(path, 4), place.head(path, 400)) == (b"0123", b"0123456789") and not path.exists()
+    write(tmp_path / "bucket" / "out" / "a" / "empty.json", "")
+    place.refresh()
+    assert place.head(path.with_name("empty.json"), 4) == b""
+    assert Here(tmp_path).head(tmp_path / "bucket" / "out" / "a" / "x.json", 4) == b"0123"
+    assert Here(tmp_path).head(tmp_path / "none", 4) == b""
 
 
 def test_a_folder_is_sent_as_a_whole(place: RemotePlace, tmp_path: Path) -> None:
