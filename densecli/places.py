@@ -41,7 +41,7 @@ class Place(Protocol):
         """`bring` many."""
 
     def sample(self, path: Path) -> None:
-        """Bring as much of an output as tells who wrote it."""
+        """Bring as much of a folder as tells who wrote it."""
 
     def forget_sample(self, path: Path) -> None:
         """The opposite of `sample`."""

@@ -76,9 +76,6 @@ class RemotePlace:
             _finish([self._pool.submit(self.bring, path) for path in some])
 
     def sample(self, path: Path) -> None:
-        if self.found(path) is not None:
-            self.bring(path)
-            return
         folder, _, last = self._name(path).rpartition("/")
         if self._listing(folder).has_folder(last) and not self.bring(path / "0001.png"):
             path.mkdir(parents=True, exist_ok=True)

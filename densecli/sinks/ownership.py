@@ -12,10 +12,10 @@ from densecli.sources.own_outputs import (
     YOLO_MARK,
     is_empty,
     is_own_coco,
-    is_own_file,
     is_own_folder,
     is_own_report,
     is_own_yolo,
+    says_own,
 )
 
 KEPT = "somebody worked on it, it stays as it is; remove it to have it written anew"
@@ -34,16 +34,14 @@ def refuse_foreign(outputs: Iterable[Path], place: Place, known: Collection[str]
         if place.is_whole(path, None) and (path.is_dir() or path.relative_to(place.folder).as_posix() not in known)
     ]
     for path in unknown:
-        place.sample(path)
-    for path in unknown:
-        if path.is_dir():
-            own = is_own_folder(str(path.parent), path.name, marked=True) or is_empty(str(path))
+        if place.found(path) is not None:
+            own = says_own(path.name, place.head(path, HEAD_BYTES))
         else:
-            own = is_own_file(str(path.parent), path.name, marked=True)
+            place.sample(path)
+            own = is_own_folder(str(path.parent), path.name, marked=True) or is_empty(str(path))
+            place.forget_sample(path)
         if not own:
             raise _foreign(place, path)
-    for path in unknown:
-        place.forget_sample(path)
 
 
 def refuse_foreign_datasets(kinds: Sequence[str], place: Place) -> None:

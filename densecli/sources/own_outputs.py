@@ -9,6 +9,7 @@ import re
 PNG_MARK = b"tEXtSoftware\0densecli"
 """In the first bytes of every PNG that densecli writes."""
 
+_SUMMARY_MARK = b'"densecli/summary/'
 _PICTURE = re.compile(r"(.+)_(?:overlay|labels(?:_wholes|_leaves)?)\.png", re.IGNORECASE | re.DOTALL)
 _VIDEO = re.compile(r"(.+)_overlay\.mp4", re.IGNORECASE | re.DOTALL)
 _SHEET = re.compile(r".+_compare\.png", re.IGNORECASE | re.DOTALL)
@@ -33,30 +34,33 @@ def is_manifest_name(name: str) -> bool:
     return _MANIFEST.fullmatch(name) is not None
 
 
-def is_own_file(folder: str, name: str, *, marked: bool = False) -> bool:
+def is_own_file(folder: str, name: str) -> bool:
     """Whether densecli wrote the local file `name` in `folder`.
 
-    marked: only what says so itself, as before it is replaced. Else a picture beside its summary counts too: programs
-    that make PNGs smaller take the mark out.
+    A picture beside its summary counts too: programs that make PNGs smaller take the mark out.
     """
-    path = os.path.join(folder, name)
+    if says_own(name, _head(os.path.join(folder, name))):
+        return True
     if match := _PICTURE.fullmatch(name):
-        return PNG_MARK in _head(path) or (not marked and _is_summary(os.path.join(folder, f"{match[1]}_masks.json")))
-    if _SHEET.fullmatch(name):
-        return PNG_MARK in _head(path)
-    if name.endswith("_masks.json"):
-        return _is_summary(path)
-    if name.lower().endswith(".candidates"):
-        return _CANDIDATES_HEAD.match(_head(path)) is not None
+        return _is_summary(os.path.join(folder, f"{match[1]}_masks.json"))
     if match := _VIDEO.fullmatch(name):
         return _holds(os.path.join(folder, match[1]), r"frame_\d{6,}_(overlay\.png|masks\.json)")
     return False
 
 
+def says_own(name: str, head: bytes) -> bool:
+    """Whether a file's first bytes (HEAD_BYTES) say that densecli wrote it; not asked of other names than it gives."""
+    if _PICTURE.fullmatch(name) or _SHEET.fullmatch(name):
+        return PNG_MARK in head
+    if name.endswith("_masks.json"):
+        return _SUMMARY_MARK in head
+    return name.lower().endswith(".candidates") and _CANDIDATES_HEAD.match(head) is not None
+
+
 def is_own_folder(folder: str, name: str, *, marked: bool = False) -> bool:
     """Whether densecli wrote all that lies in the local folder `name` in `folder`, and something does.
 
-    marked: only where each of its pictures says so itself, as before they are removed; else as for files.
+    marked: only where each of its pictures says so itself, as before they are removed; else as `is_own_file`.
     """
     path = os.path.join(folder, name)
     if match := _FOLDER.fullmatch(name):
@@ -130,7 +134,7 @@ def _head(path: str) -> bytes:
 
 
 def _is_summary(path: str) -> bool:
-    return b'"densecli/summary/' in _head(path)
+    return _SUMMARY_MARK in _head(path)
 
 
 def _has_manifest(folder: str) -> bool:

@@ -89,9 +89,11 @@ def test_the_manifest_is_sent_while_the_run_goes_on(
 
     def result(self: Console, line: str, document: str) -> None:
         real(self, line, document)
-        time.sleep(0.3)
-        manifest = tmp_path / "bucket" / "manifest.jsonl"
-        seen.append(len(manifest.read_text().splitlines()) if manifest.exists() else 0)
+        manifest, until, lines = tmp_path / "bucket" / "manifest.jsonl", time.monotonic() + 10, 0
+        while lines <= len(seen) and time.monotonic() < until:
+            time.sleep(0.02)
+            lines = len(manifest.read_text().splitlines()) if manifest.exists() else 0
+        seen.append(lines)
 
     monkeypatch.setattr(Console, "result", result)
     assert run(job_to(f"local://{tmp_path}/bucket", frames)).done == 6
