@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -51,3 +52,13 @@ def test_what_asks_for_help(arguments: list[str]) -> None:
 @pytest.mark.parametrize("arguments", [["segment", "desk.jpg"], ["--version"], ["segment", "help"]])
 def test_what_does_not(arguments: list[str]) -> None:
     assert not help_formatter.asks_for_help(arguments)
+
+
+def test_paragraphs_are_filled(clean_environment: dict[str, str]) -> None:
+    """Not broken where the source breaks its lines."""
+    lines = printed(["segment", "--help"], {**clean_environment, "COLUMNS": "80"}).splitlines()
+    begin = next(number for number, line in enumerate(lines) if "Writes NAME_overlay.png" in line)
+    paragraph = [line.strip() for line in lines[begin : begin + lines[begin:].index(" " * 80)]]
+    assert len(paragraph) >= 3
+    for line, following in itertools.pairwise(paragraph):
+        assert len(line) + 1 + len(following.split()[0]) > 78

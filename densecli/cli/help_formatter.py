@@ -15,6 +15,11 @@ FORMATTER = "typer.rich_utils"
 UNUSED = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
 
 
+def in_paragraphs(text: str) -> str:
+    """Help text with each paragraph on one line: typer breaks lines where the source does, whatever the terminal."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
 def asks_for_help(arguments: list[str]) -> bool:
     """Whether these arguments of the command (without its own name) will print a help text."""
     return not arguments or any(argument in ("-h", "--help") for argument in arguments)

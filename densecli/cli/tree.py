@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+
 import typer
 
 from densecli import __version__
 from densecli.cli import batch, compare, doctor, download_checkpoints, presets, segment, tune
+from densecli.cli.help_formatter import in_paragraphs
 
 commands = typer.Typer(
     name="densecli",
@@ -22,6 +25,9 @@ commands.command("tune")(tune.tune)
 commands.command("download-checkpoints")(download_checkpoints.download_checkpoints)
 commands.command("doctor")(doctor.doctor)
 commands.add_typer(presets.app, name="presets")
+for _app in (commands, presets.app):
+    for _command in _app.registered_commands:
+        _command.help = in_paragraphs(_command.help or inspect.getdoc(_command.callback) or "")
 
 
 def _print_version(wanted: bool) -> None:
