@@ -289,7 +289,7 @@ class Upsampling:
             return 0, 0, Runs.empty()
         runs = Runs.of(self._interpolated(logits, threshold, x0, y0, x1, y1).cpu().numpy())
         left, up, trimmed = runs.trimmed()
-        return x0 + left, y0 + up, trimmed
+        return (x0 + left, y0 + up, trimmed) if trimmed.area else (0, 0, trimmed)  # as in all places without a pixel
 
     def _interpolated(self, logits: torch.Tensor, threshold: float, x0: int, y0: int, x1: int, y1: int) -> torch.Tensor:
         row, row_weight = self.rows.index[y0:y1], self.rows.weight[y0:y1]

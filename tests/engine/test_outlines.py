@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from densecli.engine import outlines
@@ -36,6 +36,7 @@ def logits_of(seed: int, h: int, w: int, kind: str) -> np.ndarray:
     kind=st.sampled_from(["noise", "steps", "smooth", "full"]),
     threshold=st.sampled_from([0.0, 1.0, -0.5, 2.0]),
 )
+@example(seed=9, low=(5, 7), size=(1, 4), kind="steps", threshold=2.0)  # above it between the pixels only
 def test_runs_are_those_of_the_upsampled_pixels(seed, low, size, kind: str, threshold: float) -> None:
     logits = torch.from_numpy(logits_of(seed, *low, kind))
     upsampling = Upsampling(low, size, torch.device("cpu"))
