@@ -470,7 +470,7 @@ def listed(data: bytes, name: str = "list.txt") -> list[str]:
 def test_lists_of_find_print0_and_of_powershell() -> None:
     files("p/a.png", "p/b c.png", "p/é.png", "p/#d.png")
     text = "p/a.png\r\n# a comment\r\np/b c.png\r\np/é.png"
-    for encoding in ("utf-16", "utf-8-sig", "utf-8"):
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-8-sig", "utf-8"):
         assert listed(text.encode(encoding)) == ["p/a", "p/b c", "p/é"]
     assert listed(b"\xfe\xff" + text.encode("utf-16-be")) == ["p/a", "p/b c", "p/é"]
     Path("new\nline.png").write_bytes(Path("p/a.png").read_bytes())

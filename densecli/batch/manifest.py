@@ -46,10 +46,14 @@ def to_line(entry: dict[str, Any]) -> str:
 
 
 class Manifest:
-    """A manifest being written. Use as a context manager. Raises OutputError where it cannot be written."""
+    """A manifest being written. Use as a context manager. Raises OutputError where it cannot be written.
 
-    def __init__(self, path: Path) -> None:
+    shown: what messages call it, where it is not its path.
+    """
+
+    def __init__(self, path: Path, shown: str | None = None) -> None:
         self.path = path
+        self._shown = shown or shown_name(str(path))
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Manifest:
@@ -63,7 +67,7 @@ class Manifest:
             self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 - closed by __exit__
             if not self._is_own():
                 raise OutputError(
-                    f"{shown_name(str(self.path))}: is there and was not written by densecli; move it away, or choose "
+                    f"{self._shown}: is there and was not written by densecli; move it away, or choose "
                     "another --output-dir"
                 )
             self._drop_torn_line()

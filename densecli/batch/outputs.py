@@ -41,12 +41,32 @@ def is_complete(
     """
     return (
         entry is not None
-        and entry.get("status") == "done"
-        and entry.get("settings") == settings
+        and same_masks(entry, item, settings)
         and ("overlay" not in outputs or entry.get("alpha") == alpha)
         and set(relative(outputs, place.folder)) <= set(entry.get("outputs") or ())
-        and _is_same_input(entry, item)
         and all(place.is_whole(path, entry.get("masks")) for path in outputs.values())
+        and (place.apart or "json" not in outputs or _is_closed(outputs["json"]))
+    )
+
+
+def _is_closed(path: Path) -> bool:
+    """Whether a summary begins and ends as summaries do: what a crash left of one may have its length, or any."""
+    try:
+        with open(path, "rb") as file:
+            first = file.read(1)
+            file.seek(-4, os.SEEK_END)
+            return first == b"{" and file.read().rstrip().endswith(b"}")
+    except OSError:
+        return False
+
+
+def same_masks(entry: Mapping[str, Any] | None, item: Item, settings: str) -> bool:
+    """Whether `entry` says that this very input was done with these settings, whatever was saved then."""
+    return (
+        entry is not None
+        and entry.get("status") == "done"
+        and entry.get("settings") == settings
+        and _is_same_input(entry, item)
     )
 
 

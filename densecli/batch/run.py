@@ -17,7 +17,7 @@ from densecli.batch.interruption import Interruption
 from densecli.batch.job import BatchJob
 from densecli.batch.manifest import SCHEMA, Manifest, Record, manifest_path, manifest_paths, to_line
 from densecli.batch.outcome import Outcome
-from densecli.batch.outputs import is_complete, relative, source_of
+from densecli.batch.outputs import is_complete, relative, same_masks, source_of
 from densecli.batch.pipeline import Complete, Done, Failed, Note, Pipeline, Plan
 from densecli.batch.progress import Progress
 from densecli.batch.workers import Description, InProcess, Worker
@@ -128,6 +128,8 @@ class _Run:
         self.hopeless: errors.DensecliError | None = None
         self.redoing: set[str] = set()
         """Output names of inputs on their way that an earlier run has tried or done otherwise."""
+        self.as_before: dict[str, dict[str, Any]] = {}
+        """Lines by output name of inputs on their way that get the same masks again, for other kinds to be saved."""
         self.done_since: dict[str, dict[str, Any]] = {}
         """Lines of this run by output name, where files are looked at again and again and may change more than once."""
         self.began = time.time()
@@ -137,7 +139,8 @@ class _Run:
         collection = collection_of(job)
         progress = Progress(self.console)
         begin = time.perf_counter()
-        with Record(job.output_dir) as record, Manifest(manifest_path(job.output_dir, job.shard)) as manifest:
+        path = manifest_path(job.output_dir, job.shard)
+        with Record(job.output_dir) as record, Manifest(path, self.place.shown(path)) as manifest:
             plan = Plan(
                 self._outputs,
                 lambda item, outputs: self._earlier(record, item, outputs),
@@ -190,6 +193,8 @@ class _Run:
         refuse_foreign(outputs.values(), self.place, (entry or {}).get("outputs") or ())
         if entry is not None:
             self.redoing.add(item.stem)
+            if same_masks(entry, item, self.settings):
+                self.as_before[item.stem] = entry
         return None
 
     def _follow(self, pipeline: Pipeline, manifest: Manifest, progress: Progress) -> None:
@@ -256,13 +261,16 @@ class _Run:
         return entry | {"settings": self.settings, "finished": round(time.time(), 3)}
 
     def _done_entry(self, event: Done) -> dict[str, Any]:
+        outputs = relative(event.outputs, self.job.output_dir)
+        before = self.as_before.pop(event.item.stem, {})
         return self._entry(event.item, "done") | {
             "seconds": event.seconds["total"],
             "masks": event.masks,
             "coverage": event.coverage,
             "sha256": event.sha256,
-            "outputs": relative(event.outputs, self.job.output_dir),
-            "alpha": self.job.write_options.alpha if "overlay" in event.outputs else None,
+            # What was saved before shows these masks as well.
+            "outputs": [*outputs, *(name for name in before.get("outputs") or () if name not in outputs)],
+            "alpha": self.job.write_options.alpha if "overlay" in event.outputs else before.get("alpha"),
         }
 
     def _fail(self, event: Failed, manifest: Manifest) -> None:
@@ -271,6 +279,7 @@ class _Run:
             self.spanning.met(event.item)
         self.outcome.failed += 1
         self.redoing.discard(getattr(event.item, "stem", ""))
+        self.as_before.pop(getattr(event.item, "stem", ""), None)
         if not isinstance(error, errors.EnvironmentProblem):
             self.environment_only = False
         self.messages.failed(event, text)

@@ -21,11 +21,13 @@ _CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
 _HEAD_BYTES = 4096
 
 
-def write(output_dir: Path, images: Callable[[], Iterator[tuple[str, str, str]]]) -> Path:
+def write(
+    output_dir: Path, images: Callable[[], Iterator[tuple[str, str, str]]], damaged: Callable[[str], None]
+) -> Path:
     """Write the file from the summaries in the output folder, one at a time; nothing, where it is up to date.
 
-    images: gives stem, name and picture (its path) of each, in the order of the image ids; called twice. Raises
-    OutputError.
+    images: gives stem, name and picture (its path) of each, in the order of the image ids; called twice.
+    damaged: is told the name of one whose summary cannot be read. Raises OutputError.
     """
     path = output_dir / NAME
     fingerprint, newest, folder = _survey(output_dir, images())
@@ -45,6 +47,7 @@ def write(output_dir: Path, images: Callable[[], Iterator[tuple[str, str, str]]]
         for stem, name, picture in images():
             document = read_summary(output_dir, stem)
             if document is None:
+                damaged(name)
                 continue
             image_id += 1
             out.write(_line(_image(_file_name(picture, folder), name, image_id, document), first=image_id == 1))

@@ -150,7 +150,7 @@ class Datasets:
             from densecli.sinks import coco
 
             self._place.bring_all(_summary_path(self._output_dir, stem) for stem, _ in self._images())
-            written.append(coco.write(self._output_dir, self._pictures))
+            written.append(coco.write(self._output_dir, self._pictures, self._miss))
         written += self._begin()
         self._noted.close()
         self._place.send([path for path in written if path.is_file()], keep=True)
@@ -221,8 +221,12 @@ class Datasets:
             last = stem
             if self.can_rebuild(stem, name):
                 yield stem, name
-            elif len(self.missing) < 100 and name not in self.missing:
-                self.missing.append(name)
+            else:
+                self._miss(name)
+
+    def _miss(self, name: str) -> None:
+        if len(self.missing) < 100 and name not in self.missing:
+            self.missing.append(name)
 
 
 def relative_to(path: str, folder: Path) -> str:

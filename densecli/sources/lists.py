@@ -89,13 +89,26 @@ class InputList:
 
 def _as_utf8(file: BinaryIO, stack: ExitStack) -> BinaryIO:
     file.seek(0)
-    if file.read(2) not in _BYTE_ORDER_MARKS:
-        return file
+    encoding = _utf16(file.read(CHUNK_BYTES))
     file.seek(0)
-    text = codecs.getreader("utf-16")(file, "replace")
+    if encoding is None:
+        return file
+    text = codecs.getreader(encoding)(file, "replace")
     decoded = stack.enter_context(tempfile.TemporaryFile(prefix="densecli-"))  # noqa: SIM115 - the stack closes it
     shutil.copyfileobj(text, codecs.getwriter("utf-8")(decoded))
     return decoded
+
+
+def _utf16(head: bytes) -> str | None:
+    """The encoding of a list in UTF-16; without its mark by ends of lines, where every other byte of it is NUL."""
+    if head[:2] in _BYTE_ORDER_MARKS:
+        return "utf-16"
+    line = head[: head.find(b"\n") + 1]
+    if line and not any(line[::2]) and all(line[1::2]):
+        return "utf-16-be"
+    if len(line) >= 3 and not any(line[1::2]) and all(line[::2]) and head[len(line) : len(line) + 1] == b"\0":
+        return "utf-16-le"
+    return None
 
 
 def _ends_in_nul(file: BinaryIO) -> bool:

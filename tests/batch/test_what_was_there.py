@@ -16,6 +16,7 @@ from densecli.batch.rehearsal import rehearse
 from densecli.console import Console
 from densecli.errors import OutputError
 from densecli.one_by_one import Job, segment_all
+from densecli.remote.staging import staging_folder
 from densecli.sinks import WriteOptions, parse_kinds
 from densecli.sources.collecting import Collection
 from tests.batch.conftest import MODEL, SETTINGS, batch_job, entries, make_photos, run
@@ -348,6 +349,41 @@ def test_other_kinds_are_no_other_settings(photos: Path) -> None:
         assert (outcome.done, outcome.complete) == (0, 2), kinds
     assert run(batch_job(photos, write_options=WriteOptions(0.4))).done == 2  # overlays of another opacity
     assert run(batch_job(photos, write_options=WriteOptions(0.4))).complete == 2
+
+
+def test_what_was_saved_before_counts_with_what_is_saved_now(photos: Path) -> None:
+    run(batch_job(photos, kinds=("overlay", "json")))
+    assert run(batch_job(photos, kinds=("labels", "json"))).done == 2  # needs the model
+    for kinds in (("overlay", "json"), ("overlay", "labels", "json")):
+        assert run(batch_job(photos, kinds=kinds)).complete == 2
+    with_labels = entries(Path("out"))["photos/img0.png"]
+    assert with_labels["alpha"] == 0.7 and "img0_overlay.png" in with_labels["outputs"]
+    assert run(batch_job(photos, kinds=("labels", "json"), overrides=(*SETTINGS, "pred_iou_thresh=0.5"))).done == 2
+    assert run(batch_job(photos, overrides=(*SETTINGS, "pred_iou_thresh=0.5"))).done == 2  # of other masks
+
+
+@pytest.mark.parametrize("damaged", [b'{"schema', None])
+def test_a_damaged_summary_is_made_anew(photos: Path, damaged: bytes | None) -> None:
+    run(batch_job(photos))
+    path = Path("out/img0_masks.json")
+    before = json.loads(path.read_text())["masks"]
+    path.write_bytes(b"x" * path.stat().st_size if damaged is None else damaged)
+    outcome = run(batch_job(photos, kinds=("json", "coco")))
+    assert (outcome.done, outcome.complete) == (1, 1)
+    assert json.loads(path.read_text())["masks"] == before
+    assert len(json.loads(Path("out/annotations_coco.json").read_text())["images"]) == 2
+
+
+def test_a_manifest_of_another_tool_in_a_bucket_is_named(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mine = own(Path("bucket/manifest.jsonl"), '{"a": 1}\n')
+    url = f"local://{tmp_path}/bucket"
+    job = batch_job(photos, out=staging_folder(url), output_url=url)
+    with pytest.raises(OutputError, match=f"local://{tmp_path}/bucket/manifest.jsonl: is there and was not written"):
+        run(job)
+    assert Path("bucket/manifest.jsonl").read_bytes() == mine
 
 
 def test_a_damaged_overlay_costs_its_small_picture_only(photos: Path) -> None:
