@@ -317,6 +317,21 @@ def test_a_new_output_folder_is_left_alone_while_it_fills() -> None:
 # --- several inputs, patterns, lists ---------------------------------------------------------------------------------
 
 
+def test_several_patterns_of_one_folder_are_named_as_one_folder() -> None:
+    files("p/desk.png", "p/desk.jpg", "p/sub/chair.png", "q/a.png", "here.png")
+    found = items("p/*.jpg", "p/*.png", "p/**/c*.png", "p/d*.*")
+    assert {item.source: item.stem for item in found} == {
+        "p/desk.jpg": "desk.jpg",
+        "p/desk.png": "desk.png",
+        "p/sub/chair.png": "sub/chair",
+    }
+    assert stems(items("*.png", "h*.png")) == ["here"]
+    assert sorted(stems(items("p/*.jpg", "q/*.png", "p/*.png"))) == ["p/desk.jpg", "p/desk.png", "q/a"]
+    collection = Collection(["p/*.jpg", "p/*.gif"], output_dir="out")
+    told = [str(found.error) if isinstance(found, Problem) else found.stem for found in collection]
+    assert told == ["p/*.gif: nothing matches this pattern; check it, and the folder", "desk"]
+
+
 def test_several_folders_get_folders_of_their_own() -> None:
     files("day1/a.png", "day2/a.png", "x/day1/a.png", "lone.png", "v1.5/a.png")
     assert stems(items("day1", "day2/", "lone.png")) == ["day1/a", "day2/a", "lone"]

@@ -15,7 +15,7 @@ from densecli.sources.list_names import ListedFile, ListNames, place_number, pla
 from densecli.sources.lists import InputList
 from densecli.sources.names import distinct_names, name_candidates
 from densecli.sources.own_outputs import is_own_file, is_own_folder
-from densecli.sources.patterns import has_magic, split_pattern
+from densecli.sources.patterns import AnyPattern, has_magic, split_pattern
 from densecli.sources.tree_names import file_name, is_image, is_video
 from densecli.sources.urls import local_path, url_scheme
 from densecli.sources.video_files import names_video
@@ -31,17 +31,19 @@ class Inputs:
 
     def entries(self) -> Iterator[Entry | Trouble]:
         """Files in order, videos whole; and what could not be read."""
-        kinds = [_kind(given) for given in self._inputs]
+        groups = _grouped(self._inputs)
         names = distinct_names(
             [
                 list(name_candidates(given)) if kind == "file" else _root_names(given, kind)
-                for given, kind in zip(self._inputs, kinds, strict=True)
+                for (given, *_), kind in groups
             ]
         )
-        alone = len(self._inputs) == 1
-        for given, kind, name in zip(self._inputs, kinds, names, strict=True):
+        alone = len(groups) == 1
+        for ((given, *more), kind), name in zip(groups, names, strict=True):
             try:
-                if kind == "file":
+                if more:
+                    yield from self._patterns([given, *more], "" if alone else f"{name}/")
+                elif kind == "file":
                     yield from self._file(given, name)
                 elif kind == "list":
                     yield from self._list(given, "" if alone else f"{name}/")
@@ -58,6 +60,17 @@ class Inputs:
         facts = facts_of(local) if local is not None else (None, None)
         yield Entry(given, given, stem, *facts, names_video(given))
 
+    def _patterns(self, patterns: Sequence[str], prefix: str) -> Iterator[Entry | Trouble]:
+        """What several patterns of one folder find, named as what lies in one folder."""
+        folder = folder_at(split_pattern(patterns[0])[0] or ".")
+        selections = [split_pattern(pattern)[1] for pattern in patterns]
+        for pattern, selection in zip(patterns, selections, strict=True):
+            if folder is None or next(walk(folder, prefix, selection, Skipped()), None) is None:
+                yield Trouble(pattern, _unmatched(pattern))
+        if folder is not None:
+            here = isinstance(folder, LocalFolder) and folder.path == "."
+            yield from walk(LocalFolder("") if here else folder, prefix, AnyPattern(selections), self._skipped)
+
     def _tree(self, given: str, kind: str, prefix: str, skipped: Skipped) -> Iterator[Entry | Trouble]:
         if kind == "pattern":
             root, pattern = split_pattern(given)
@@ -65,7 +78,7 @@ class Inputs:
             found = walk(folder, prefix, pattern, skipped) if folder is not None else iter(())
             first = next(found, None)
             if first is None:
-                raise InputError(f"{shown_name(given)}: nothing matches this pattern; check it, and the folder")
+                raise _unmatched(given)
             yield first
             yield from found
             return
@@ -197,6 +210,25 @@ def _is_pattern(path: str) -> bool:
 
 def _root(path: str, kind: str) -> str:
     return split_pattern(path)[0] if kind == "pattern" else path
+
+
+def _grouped(inputs: Sequence[str]) -> list[tuple[list[str], str]]:
+    """The inputs with their kinds; patterns of one folder together, so that they share no outputs' names."""
+    groups: list[tuple[list[str], str]] = []
+    of_root: dict[str, list[str]] = {}
+    for given in inputs:
+        kind = _kind(given)
+        if kind == "pattern" and (together := of_root.get(split_pattern(given)[0])) is not None:
+            together.append(given)
+            continue
+        groups.append(([given], kind))
+        if kind == "pattern":
+            of_root[split_pattern(given)[0]] = groups[-1][0]
+    return groups
+
+
+def _unmatched(pattern: str) -> InputError:
+    return InputError(f"{shown_name(pattern)}: nothing matches this pattern; check it, and the folder")
 
 
 def _kind(given: str) -> str:

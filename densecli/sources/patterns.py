@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 _MAGIC = re.compile(r"[*?[]")
@@ -22,6 +23,21 @@ class Pattern:
 
     def enters(self, parts: tuple[str, ...]) -> bool:
         return _matches(parts, self._parts, whole=False)
+
+
+class AnyPattern:
+    """What at least one of several patterns of one root names; a `Selection` of walking."""
+
+    explicit = True
+
+    def __init__(self, patterns: Sequence[Pattern]) -> None:
+        self._patterns = patterns
+
+    def takes(self, parts: tuple[str, ...]) -> bool:
+        return any(pattern.takes(parts) for pattern in self._patterns)
+
+    def enters(self, parts: tuple[str, ...]) -> bool:
+        return any(pattern.enters(parts) for pattern in self._patterns)
 
 
 def has_magic(text: str) -> bool:
