@@ -30,7 +30,7 @@ def complete_file(path: Path) -> Iterator[Path]:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays: image writers choose the format by it.
-        temporary = _beside(path, path.suffix)
+        temporary = temporary_beside(path, path.suffix)
         try:
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             yield temporary
@@ -48,7 +48,7 @@ def complete_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_dir():
             raise OutputError(f"{shown_name(str(path))}: is a file where a folder must go; move it away")
-        temporary = _beside(path)
+        temporary = temporary_beside(path)
         try:
             os.mkdir(temporary, 0o700)
             yield temporary
@@ -58,7 +58,7 @@ def complete_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _beside(path: Path, suffix: str = "") -> Path:
+def temporary_beside(path: Path, suffix: str = "") -> Path:
     """A name beside `path` that nobody has.
 
     Chosen before anything has it, as tempfile does not: Ctrl-C while the system makes the file must find its name.
@@ -71,7 +71,7 @@ def _replace_folder(new: Path, path: Path) -> None:
     if not path.exists():
         os.replace(new, path)
         return
-    keep = _beside(path)
+    keep = temporary_beside(path)
     try:
         os.mkdir(keep, 0o700)
         os.replace(path, keep / "old")

@@ -25,7 +25,7 @@ from densecli.sinks.one_image import outputs_of, put_in_place, write_outputs
 from densecli.sinks.ownership import KEPT, refuse_foreign
 from densecli.sinks.summary import to_json
 from densecli.sources import LoadedImage, local_path, output_names, read_image
-from densecli.sources.own_outputs import is_manifest_name, is_own_file
+from densecli.sources.own_outputs import has_manifest, is_own_file
 from densecli.wording import FIRST_RUN, shown_input
 
 if TYPE_CHECKING:
@@ -172,16 +172,11 @@ def _check_candidates(job: Job) -> None:
 def _check_coco(job: Job, place: Place) -> None:
     """Raise OutputError where the file of all masks would be replaced that a run of batch keeps whole."""
     path = place.folder / "annotations_coco.json"
-    if "coco" in job.kinds and place.found(path) and _has_manifest(place):
+    of_batch = place.found(place.folder / "manifest.jsonl") if place.apart else has_manifest(str(place.folder))
+    if "coco" in job.kinds and place.found(path) and of_batch:
         raise errors.OutputError(
             f"{place.shown(path)}: is of a run of batch; add to it with densecli batch, or choose another --output-dir"
         )
-
-
-def _has_manifest(place: Place) -> bool:
-    if place.found(place.folder / "manifest.jsonl"):
-        return True
-    return not place.apart and any(is_manifest_name(name) for name in os.listdir(place.folder))  # of shards
 
 
 def _tell(segmentation: Segmentation, given: str, console: Console) -> None:

@@ -129,7 +129,7 @@ class PromptDecoder:
 
     @cached_property
     def _factored(self) -> FactoredTransformer:
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad():
             return FactoredTransformer(self._plain)
 
     @cached_property

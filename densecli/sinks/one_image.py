@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from densecli.files import TEMPORARY_PREFIX, explained
+from densecli.files import explained, temporary_beside
 from densecli.masks import Segmentation
 from densecli.places import Place
 from densecli.sinks import KINDS, WriteOptions, sink
@@ -67,7 +66,7 @@ def _set_aside(path: Path) -> Iterator[_Old]:
     if not os.path.lexists(path):
         yield old
         return
-    aside = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
+    aside = temporary_beside(path, path.suffix)
     with explained(path):
         os.replace(path, aside)
     try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import uuid
 from pathlib import Path, PurePath
 
-from densecli.files import TEMPORARY_PREFIX, complete_file, explained
+from densecli.files import complete_file, explained, temporary_beside
 from densecli.places import Place
 from densecli.sinks.datasets import Outlined
 from densecli.sinks.polygons import joined, regions_of
@@ -79,7 +78,7 @@ def _link(picture: str, place: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists() and os.path.samefile(picture, place):
             return  # the input itself, or a link to it: another in its place could lead to itself
-    temporary = place.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    temporary = temporary_beside(place)
     try:
         # From the folder's real path: the system resolves the link from there.
         os.symlink(os.path.relpath(os.path.abspath(picture), os.path.realpath(place.parent)), temporary)

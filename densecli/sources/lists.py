@@ -24,7 +24,7 @@ _BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 class InputList:
     """A list of inputs, a local file, a URL or stdin. Read as often as asked for, and never held.
 
-    UTF-8, or UTF-16 with its mark (as PowerShell writes). Names that end in NUL instead of a line's end (find -print0)
+    UTF-8, or UTF-16 (as PowerShell writes). Names that end in NUL instead of a line's end (find -print0)
     are taken as they are: comments and blanks are theirs.
     """
 
@@ -67,10 +67,10 @@ class InputList:
         absolute = os.path.abspath(path)
         if absolute.startswith(self._base):  # nearly all, and a list may have a million
             return absolute[len(self._base) :].replace(os.sep, "/")
-        inside = os.path.relpath(os.path.abspath(path), os.path.abspath(self.folder or "."))
+        inside = os.path.relpath(absolute, self._base)
         pure = PurePath(inside)
         if ".." in pure.parts or pure.is_absolute():
-            pure = PurePath(os.path.abspath(path))
+            pure = PurePath(absolute)
             return "/".join(part for part in pure.parts if part != pure.anchor)
         return "" if inside == "." else pure.as_posix()
 

@@ -70,7 +70,7 @@ def is_own_folder(folder: str, name: str, *, marked: bool = False) -> bool:
         return any(
             REPORT_MARK.encode() in _head(os.path.join(path, entry)) for entry in _names(path) if entry.endswith(".js")
         )
-    if name not in RUN_FOLDERS or not _has_manifest(folder):
+    if name not in RUN_FOLDERS or not has_manifest(folder):
         return False
     # A user's own folder may be called the same.
     if name == "yolo":
@@ -87,7 +87,7 @@ def is_own_yolo(path: str) -> bool:
     """
     if YOLO_MARK.encode() in _head(os.path.join(path, "data.yaml")):
         return True
-    if not _has_manifest(os.path.dirname(path)) or not set(_names(path)) <= {"images", "labels", "data.yaml"}:
+    if not has_manifest(os.path.dirname(path)) or not set(_names(path)) <= {"images", "labels", "data.yaml"}:
         return False
     files = (os.path.join(top, name) for top, _, names in os.walk(os.path.join(path, "images")) for name in names)
     return (first := next(files, None)) is not None and os.path.islink(first)
@@ -137,7 +137,8 @@ def _is_summary(path: str) -> bool:
     return _SUMMARY_MARK in _head(path)
 
 
-def _has_manifest(folder: str) -> bool:
+def has_manifest(folder: str) -> bool:
+    """Whether a run of batch, or a shard of one, recorded what it did in a local folder."""
     with contextlib.suppress(OSError):
         return any(
             is_manifest_name(name) and b'"densecli/manifest/' in _head(os.path.join(folder, name))
