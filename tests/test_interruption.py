@@ -64,6 +64,11 @@ class Interrupted(AbstractFileSystem):
     def _open(self, path, mode="rb", **options):
         strike()
 
+    def ls(self, path, **options):
+        if MOMENT == "after a failure":
+            raise NotImplementedError
+        raise FileNotFoundError(path)
+
     def info(self, path, **options):
         raise FileNotFoundError(path)
 
@@ -77,7 +82,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("moment", ["at once", "later"])
+@pytest.mark.parametrize("moment", ["at once", "later", "after a failure"])
 @pytest.mark.parametrize("place", ["library", "text"])
 def test_it_ends_any_command(moment: str, place: str, tmp_path: Path) -> None:
     """With our exit code, though Python would end by a signal after `text`; and what it struck is not tried again."""

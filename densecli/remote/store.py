@@ -205,6 +205,8 @@ class Store:
             self._filesystem.pipe_file(probe, b"densecli\n")
             self._filesystem.rm_file(probe)
         except Exception as worse:
+            if is_interruption(worse):
+                raise KeyboardInterrupt from worse
             self.gone = self.gone or StoreError(f"{self.shown()}: {self._reason(worse)}")
             return self.gone
         return OutputError(f"{self.shown(name)}: {self._reason(error)}")
