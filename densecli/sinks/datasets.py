@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,19 +16,23 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from densecli.errors import InputError
 from densecli.files import complete_file, explained
 from densecli.masks import Segmentation, decode_rle
 from densecli.places import Place
 from densecli.sinks import DATASET_KINDS, summary
+from densecli.sinks.dataset_pictures import opens_everywhere
 from densecli.sinks.images import save_png
 from densecli.sinks.ownership import refuse_foreign_datasets
 from densecli.sources.names import natural_key
+from densecli.sources.reading import read_image
 from densecli.sources.sorting import sorted_names
 from densecli.sources.urls import local_path
 from densecli.wording import without_password
 
 IMAGES = "dataset_images"
-"""Folder, in the output folder, of pictures that lie in no file of their own: frames, and what came by URL or stdin."""
+"""Folder, in the output folder, of pictures that lie in no file of their own (frames, what came by URL or stdin) or in
+one that not every reader of data sets opens."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +117,8 @@ class Datasets:
         brought: list[Path] = []
         if segmentation is not None:
             if self._needs_copy(item_stem, image_name):
-                with complete_file(_copy(self._output_dir, item_stem)) as temporary:
-                    save_png(segmentation.pixels, temporary)
-                made.append(_copy(self._output_dir, item_stem))
-            image = _outlined(self._picture(item_stem, image_name), item_stem, segmentation)
+                made.append(self._save_copy(item_stem, segmentation.pixels))
+            image = _outlined(self._readable(item_stem, image_name, segmentation.pixels), item_stem, segmentation)
         for written in self._formats:
             file = written.file(self._output_dir, item_stem)
             if (image is None and not self._is_older(file, item_stem)) or self._keeps(written, file):
@@ -137,10 +140,8 @@ class Datasets:
         """An image is known by another name since: what is called by the old one goes, unless somebody worked on it."""
         for written in self._formats:
             if not self._keeps(written, written.file(self._output_dir, item_stem)):
-                for path in written.files(self._output_dir, item_stem, self._picture(item_stem, image_name)):
-                    with explained(path):
-                        path.unlink(missing_ok=True)
-                    self._place.outdate(path)
+                pictures = {self._picture(item_stem, image_name), str(_copy(self._output_dir, item_stem))}
+                self._unlink({path for one in pictures for path in written.files(self._output_dir, item_stem, one)})
 
     def finish(self) -> list[Path]:
         """Put the data sets together. Returns what to open of each. Raises OutputError."""
@@ -155,6 +156,36 @@ class Datasets:
         self._noted.close()
         self._place.send([path for path in written if path.is_file()], keep=True)
         return written
+
+    def _readable(self, stem: str, image_name: str, pixels: np.ndarray | None) -> str:
+        """The picture that outlines lie over: the input's, or a copy where readers would not open that one.
+
+        pixels: None where the input has to be read for it.
+        """
+        own = self._picture(stem, image_name)
+        if not self._formats or self._needs_copy(stem, image_name):
+            return own
+        standing, other = own, str(_copy(self._output_dir, stem))
+        if not opens_everywhere(own):
+            with contextlib.suppress(InputError):  # gone or damaged since: it stands where it was
+                self._save_copy(stem, read_image(Path(own)).pixels if pixels is None else pixels)
+                standing, other = other, own
+        for written in self._formats:  # a picture of two names would be there twice
+            paths = (set(written.files(self._output_dir, stem, one)) for one in (other, standing))
+            self._unlink(next(paths) - next(paths))
+        return standing
+
+    def _save_copy(self, stem: str, pixels: np.ndarray) -> Path:
+        path = _copy(self._output_dir, stem)
+        with complete_file(path) as temporary:
+            save_png(pixels, temporary)
+        return path
+
+    def _unlink(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            with explained(path):
+                path.unlink(missing_ok=True)
+            self._place.outdate(path)
 
     def _begin(self) -> list[Path]:
         """Before any image: what is left of a run that was killed must be known as densecli's."""
@@ -203,7 +234,8 @@ class Datasets:
             x, y, w, h = mask["bbox"]
             windows.append((mask["id"], x, y, decode_rle(mask["segmentation"])[y : y + h, x : x + w].copy()))
         image = document["image"]
-        return Outlined(stem, self._picture(stem, image_name), image["width"], image["height"], windows)
+        picture = self._readable(stem, image_name, None)
+        return Outlined(stem, picture, image["width"], image["height"], windows)
 
     def _pictures(self) -> Iterator[tuple[str, str, str]]:
         """Stem, name and picture of each image, as `_images`."""

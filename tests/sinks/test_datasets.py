@@ -30,6 +30,7 @@ from densecli.places import Here
 from densecli.sinks import DATASET_KINDS, WriteOptions, parse_kinds, summary
 from densecli.sinks.datasets import Datasets
 from densecli.sinks.polygons import joined, regions_of
+from densecli.sources import read_image
 from tests.sinks.conftest import segmentation_of
 
 HEIGHT, WIDTH = 60, 90
@@ -236,6 +237,78 @@ def test_frames_and_urls_bring_their_pictures(run: Run) -> None:
             / json.loads((run.out / "labelme" / f"{label}.json").read_text())["imagePath"],
         ):
             np.testing.assert_array_equal(np.asarray(Image.open(picture)), run.segmentations[stem].pixels)
+
+
+def deep_grey(path: Path, pixels: np.ndarray) -> None:
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(path)
+
+
+def with_a_film_behind(path: Path, pixels: np.ndarray) -> None:
+    Image.fromarray(pixels).save(path)
+    path.write_bytes(path.read_bytes() + b"\0\0\0\x18ftypmp42 as motion photos of phones have it")
+
+
+WAYS = {
+    "a.gif": lambda path, pixels: Image.fromarray(pixels).save(path),
+    "a.tga": lambda path, pixels: Image.fromarray(pixels).save(path),
+    "a.jfif": lambda path, pixels: Image.fromarray(pixels).save(path, format="JPEG"),
+    "a.png": deep_grey,
+    "a.jpg": with_a_film_behind,
+    "a.jpeg": lambda path, pixels: Image.fromarray(pixels).convert("CMYK").save(path),
+    "b.png": lambda path, pixels: Image.fromarray(pixels).save(path, format="GIF"),
+}
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("name", WAYS)
+def test_what_readers_do_not_open_stands_there_as_png(run: Run, name: str, later: bool) -> None:
+    """And a motion photo is not at the end of a link: older Ultralytics write it anew, without its film."""
+    stem = Path(name).stem
+    run.image(stem, f"photos/{stem}.png", 5)
+    (run.folder / "photos" / f"{stem}.png").unlink()
+    run.names[stem] = f"photos/{name}"
+    photo = run.folder / "photos" / name
+    WAYS[name](photo, run.segmentations[stem].pixels)
+    run.segmentations[stem].pixels[:] = read_image(photo).pixels
+    run.datasets(fresh=not later)
+    document = json.loads((run.out / "labelme" / f"{stem}.json").read_text())
+    pictures = [run.out / "yolo" / "images" / f"{stem}.png", run.out / "labelme" / document["imagePath"]]
+    for picture in pictures:
+        assert picture.resolve() == run.out / "dataset_images" / f"{stem}.png"
+        with Image.open(picture) as image:
+            assert image.mode == "RGB"
+            np.testing.assert_array_equal(np.asarray(image), run.segmentations[stem].pixels)
+    coco = json.loads((run.out / "annotations_coco.json").read_text())
+    assert (coco["info"]["images_directory"], coco["images"][0]["file_name"]) == ("../photos", name)
+    assert len(list((run.out / "yolo" / "images").iterdir())) == 5 == len(list((run.out / "yolo" / "labels").iterdir()))
+
+
+def test_a_picture_stands_there_once_when_it_is_another_kind_than_before(run: Run) -> None:
+    """As sets of an older densecli, which linked to every kind, and a photo that was cleaned of its film."""
+    run.image("a", "photos/a.jpg", 5)
+    photo, images = run.folder / "photos" / "a.jpg", run.out / "yolo" / "images"
+    run.datasets()
+    assert (images / "a.jpg").resolve() == photo
+    plain = photo.read_bytes()
+    photo.write_bytes(plain + b"film")
+    run.datasets()
+    assert [path.name for path in images.glob("a.*")] == ["a.png"]
+    photo.write_bytes(plain)
+    run.datasets()
+    assert [path.name for path in images.glob("a.*")] == ["a.jpg"] and (images / "a.jpg").resolve() == photo
+
+
+@pytest.mark.parametrize("there", [b"GIF89a cut off", None])
+def test_a_photo_that_is_gone_or_damaged_since(run: Run, there: bytes | None) -> None:
+    """The set is made all the same, of its summary; it points at where the photo was."""
+    run.image("a", "photos/a.png", 5)
+    photo = run.folder / "photos" / "a.png"
+    photo.unlink()
+    if there is not None:
+        photo.write_bytes(there)
+    run.datasets(fresh=False)
+    assert os.readlink(run.out / "yolo" / "images" / "a.png") == "../../../photos/a.png"
+    assert len(yolo_polygons(run, "a")) == 4
 
 
 def test_nothing_is_left_behind_and_nothing_written_where_nothing_was_asked(run: Run) -> None:
