@@ -21,6 +21,7 @@ from PIL import Image
 from densecli import Segmenter
 from densecli.batch import BatchJob, run_batch
 from densecli.batch.job import SegmenterOptions
+from densecli.batch.rehearsal import rehearse
 from densecli.console import Console
 from densecli.errors import InputError
 from densecli.image_candidates import ImageCandidates
@@ -108,6 +109,16 @@ def test_batch(photos: None, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert (first.done, first.failed, second.done, second.complete) == (1, 1, 0, 1)
     assert "s3cret" not in said.out + said.err and SHOWN in said.out
     _nowhere(tmp_path / "out")
+
+
+def test_what_would_be_done(photos: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    segmenter = SegmenterOptions(load_preset("dense", SETTINGS), MODEL)
+    job = BatchJob([PHOTO, "memory://me:s3cret@bucket/photos/none.png"], tmp_path / "out", segmenter=segmenter)
+    for as_json in (False, True):
+        with Console(json=as_json, json_lines=as_json) as console:
+            assert rehearse(job, console) in (0, 3)
+        said = capsys.readouterr()
+        assert "s3cret" not in said.out + said.err and SHOWN in said.out
 
 
 def test_where_outputs_are_sent(

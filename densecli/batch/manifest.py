@@ -1,8 +1,9 @@
 """`manifest.jsonl`: one line per input that ended, on disk before the next one counts; and what earlier runs left.
 
-Each line is one JSON object (`densecli/manifest/1`): `input`, `status` (done, failed; skipped only on stdout), `error`,
-`seconds`, `masks`, `coverage`, `outputs` (relative to the output folder), `size`, `mtime_ns` and `sha256` of the file,
-`settings` (fingerprint of preset, model and precision), `alpha` (of the overlay), `stem`, `frame`, `source`, `index`,
+Each line is one JSON object (`densecli/manifest/1`): `input`, `status` (done, failed; skipped, and with --dry-run
+planned, only on stdout), `error`, `seconds` and `masks` (null of what failed), `coverage`, `outputs` (relative to the
+output folder), `size` and `mtime_ns` of the file, `sha256` of the file or of a frame's pixels, `settings` (fingerprint
+of preset, model and precision), `alpha` (of the overlay), `stem`, `source`, `frame` and, of frames, `fps`, `index`,
 `finished` (Unix time).
 The last line of an output name counts; shards write files of their own, so that none waits for another.
 """

@@ -66,8 +66,8 @@ class Messages:
         if self._console.verbose and isinstance(event.error, Unexpected):
             self._console.notice(event.error.trace.rstrip())
 
-    def summary(self, outcome: Outcome, where: str) -> None:
-        """The last lines on stderr. where: the manifest."""
+    def summary(self, outcome: Outcome, where: str | None) -> None:
+        """The last lines on stderr. where: the manifest, where there is one."""
         console = self._console
         if self._failures and not console.quiet:
             console.notice(f"{outcome.failed:,} failed:")
@@ -85,7 +85,7 @@ class Messages:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in outcome.skipped.items())
             parts.append(f"{sum(outcome.skipped.values()):,} skipped ({reasons})")
         share = f", engine busy {outcome.busy_seconds / outcome.seconds:.0%}" if console.verbose else ""
-        console.notice(f"{'; '.join(parts)}; {outcome.seconds:.1f} s{share}; {where}")
+        console.notice("; ".join([*parts, f"{outcome.seconds:.1f} s{share}", *([where] if where else [])]))
 
 
 def reason(event: Failed) -> str:

@@ -9,7 +9,7 @@ from densecli import errors
 from densecli.batch import finishing
 from densecli.batch.destination import looked_at
 from densecli.batch.job import BatchJob
-from densecli.batch.manifest import Record, to_line
+from densecli.batch.manifest import SCHEMA, Record, to_line
 from densecli.batch.outputs import is_complete, relative
 from densecli.batch.run import collection_of, nothing_found
 from densecli.batch.workers import Description
@@ -19,7 +19,7 @@ from densecli.sinks.one_image import outputs_of
 from densecli.sinks.ownership import refuse_foreign
 from densecli.sources import local_path
 from densecli.sources.collecting import Item
-from densecli.wording import shown_input
+from densecli.wording import shown_input, without_password
 
 
 def rehearse(job: BatchJob, console: Console) -> int:
@@ -39,7 +39,9 @@ def _rehearse(job: BatchJob, place: Place, console: Console) -> int:
     with Record(job.output_dir) as record:
         for found in collection:
             shown = shown_input(found.name)
-            entry: dict[str, Any] = {"input": found.name, "status": "planned", "error": None, "outputs": []}
+            name = without_password(found.name)
+            entry: dict[str, Any] = {"schema": SCHEMA, "input": name, "status": "planned", "error": None}
+            entry |= {"seconds": None, "masks": None, "outputs": []}
             try:
                 if not isinstance(found, Item):
                     raise found.error

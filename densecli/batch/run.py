@@ -283,7 +283,7 @@ class _Run:
         if not isinstance(error, errors.EnvironmentProblem):
             self.environment_only = False
         self.messages.failed(event, text)
-        entry = self._entry(event.item, "failed") | {"error": text, "outputs": []}
+        entry = self._entry(event.item, "failed") | {"error": text, "seconds": None, "masks": None, "outputs": []}
         cause = error.__cause__
         disk_is_full = isinstance(error, errors.OutputError) and isinstance(cause, OSError) and cause.errno in _HOPELESS
         if isinstance(error, errors.DensecliError) and (disk_is_full or isinstance(error, StoreError)):
@@ -310,7 +310,8 @@ class _Run:
             self.destination.after_finishing()
 
     def _summarise(self) -> None:
-        self.messages.summary(self.outcome, self.place.shown(manifest_path(self.job.output_dir, self.job.shard)))
+        path = manifest_path(self.job.output_dir, self.job.shard)
+        self.messages.summary(self.outcome, self.place.shown(path) if path.exists() else None)
 
     def _exit_code(self) -> int:
         outcome = self.outcome

@@ -62,6 +62,7 @@ _IMAGE_SIGNATURES = {
     rb"....ftyp": "AVIF",
     rb"\x00\x00\x00\x0cjP": "JPEG 2000",
 }
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def unreadable_kind(head: bytes) -> str:
@@ -71,7 +72,7 @@ def unreadable_kind(head: bytes) -> str:
         return foreign
     if head[4:8] == b"ftyp" and not features.check("avif"):
         return "is an AVIF image that this installation of Pillow cannot read; update Pillow or export it as PNG"
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if head[:4] in _TIFF_SIGNATURES:
         return "is a damaged TIFF, or one of an unusual pixel type or channel count; export it as 8-bit RGB"
     for signature, format_name in _IMAGE_SIGNATURES.items():
         if re.match(signature, head, re.DOTALL):
@@ -81,6 +82,21 @@ def unreadable_kind(head: bytes) -> str:
     if _is_text(head):
         return "is a text file, not an image; for a list of files run `densecli batch LIST.txt`"
     return f"is not an image of a known format (it begins with the bytes {head[:8].hex(' ')}); give a JPEG, PNG or TIFF"
+
+
+def no_list(head: bytes) -> str | None:
+    """What a file with these first bytes surely is instead of a list of names; None if it may be one."""
+    # A name may begin as a signature does (BMW.jpg, FLV_1.mp4); what is no text has such characters soon.
+    if not re.search(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]", head) and not head.startswith(
+        (b"<", b"version https://git-lfs")
+    ):
+        return None
+    pictures = (name for signature, name in _IMAGE_SIGNATURES.items() if re.match(signature, head, re.DOTALL))
+    picture = "TIFF" if head[:4] in _TIFF_SIGNATURES else next(pictures, None)
+    kind = foreign_kind(head)
+    if kind is not None:
+        return f"{kind.partition(',')[0]}, not a list of inputs; give a text file with one name a line"
+    return picture and f"is a {picture} picture, not a list of inputs; for one picture use `densecli segment`"
 
 
 def _is_text(head: bytes) -> bool:

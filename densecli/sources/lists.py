@@ -13,10 +13,12 @@ from contextlib import ExitStack
 from pathlib import PurePath
 from typing import BinaryIO
 
+from densecli.errors import InputError
+from densecli.sources.foreign import HEAD_BYTES, no_list
 from densecli.sources.opening import CHUNK_BYTES, open_path
 from densecli.sources.stdin_list import open_stdin_list
 from densecli.sources.urls import local_path, open_url, url_scheme
-from densecli.wording import without_password
+from densecli.wording import shown_name, without_password
 
 _BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -41,6 +43,9 @@ class InputList:
         else:
             self._url = _folder_of_url(given, scheme)
             file = open_url(given, scheme, stack)
+        file.seek(0)
+        if kind := no_list(file.read(HEAD_BYTES)):
+            raise InputError(f"{'stdin' if given == '-' else shown_name(given)}: {kind}")
         self._file = _as_utf8(file, stack)
         self._base = os.path.join(os.path.abspath(self.folder or "."), "")
 

@@ -82,6 +82,7 @@ def test_a_line_an_input(frames: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert (good["seconds"], good["sha256"]) == (summary["seconds"]["total"], summary["image"]["sha256"])
     stat = (frames / "img3.png").stat()
     assert (good["size"], good["mtime_ns"], good["index"]) == (stat.st_size, stat.st_mtime_ns, 3)
+    assert bad["seconds"] is bad["masks"] is None
     assert (bad["status"], bad["outputs"]) == ("failed", []) and bad["error"].startswith("is a text file")
     again = run(batch_job(frames), json=True, json_lines=True)
     assert (again.done, again.complete, again.failed) == (0, 6, 1)
@@ -106,6 +107,13 @@ def test_what_is_said(frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(batch_job(frames), quiet=False)
     out, err = capsys.readouterr()
     assert out == "" and "0 done; 6 complete already; 1 failed;" in err.splitlines()[-1]
+
+
+def test_no_manifest_is_named_where_there_is_none(frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A shard may have no input."""
+    assert run(batch_job(frames / "img0.png", shard=(2, 2)), quiet=False).done == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("0 done; ") and last.endswith(" s") and not list(Path("out").glob("*.jsonl"))
 
 
 def test_long_lists_of_failures_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,6 +212,7 @@ def test_dry_run_says_and_does_nothing(frames: Path, capsys: pytest.CaptureFixtu
         assert rehearse(replace(job, inputs=[str(frames), "missing"]), console) == 3
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["status"] for line in lines] == ["planned"] * 6 + ["failed"]  # other names, as there are two inputs
+    assert all(line["schema"] == "densecli/manifest/1" and line["seconds"] is line["masks"] is None for line in lines)
     assert timeless(Path("out")) == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -143,6 +144,28 @@ def test_lists_of_find_print0_and_of_powershell() -> None:
     names = ["./p/a.png", "new\nline.png", "p/b c.png", "# e .png", "p/*.png"]
     assert listed("\0".join(names).encode()) == listed("\0".join([*names, "\n"]).encode())
     assert listed("\0".join(names).encode()) == ["p/a", "new\nline", "p/b c", "# e ", "p/#d", "p/é"]
+
+
+def test_a_picture_is_no_list() -> None:
+    """It gave a hundred lines of garbage, and what its bytes happened to match as a pattern."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    for kind in ("jpeg", "png", "gif", "bmp", "webp", "tiff"):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, format=kind)
+        (said,) = listed(buffer.getvalue())
+        name = "WebP" if kind == "webp" else kind.upper()
+        assert said.endswith(f": is a {name} picture, not a list of inputs; for one picture use `densecli segment`")
+    (said,) = listed(b"PK\x03\x04\x14\0\x08\0 and more")
+    assert said.endswith("is an archive, not a list of inputs; give a text file with one name a line")
+    (said,) = listed(b"<!DOCTYPE html><title>Log in</title>")
+    assert "is an HTML page, not a list of inputs" in said
+
+
+def test_names_may_begin_as_other_files_do() -> None:
+    names = ["BMW.png", "FLV_1.png", "GIF89a.png", "OggS.png", "BZhang.png", "Rar!.png", "%PDF.png", "some ftyp.png"]
+    files(*names)
+    for name in names:
+        assert listed(f"{name}\n".encode()) == listed(name.encode() + b"\0") == [Path(name).stem]
 
 
 def test_a_bad_line_of_a_list_costs_no_other() -> None:
