@@ -325,7 +325,7 @@ def error_of_circle(folder: Path, first: str) -> str:
         ("for_model: {1: {}}", ["for_model.1", "text"]),
         ('generator: {points_per_side: "64"}', ["generator.points_per_side", '"64" given', "from 1 to 1024"]),
         ("generator: {points_per_side: true}", ["generator.points_per_side", "true given"]),
-        ("generator: {points_per_side: 64.0}", ["64.0 given", "a whole number"]),
+        ("generator: {points_per_side: 64.5}", ["64.5 given", "a whole number"]),
         ("generator: {pred_iou_thresh: 1.5}", ["generator.pred_iou_thresh", "1.5 given", "a number from 0 to 1"]),
         ("generator: {pred_iou_thresh: .nan}", ["nan given"]),
         ("generator: {pred_iou_thresh: false}", ["false given", "a number"]),
@@ -472,6 +472,14 @@ def test_merge_keys_of_yaml_are_not_duplicates(tmp_path: Path) -> None:
 
 
 # Properties ----------------------------------------------------------------------------------------------------------
+
+
+def test_whole_numbers_may_be_written_as_metas_notebook_does() -> None:
+    """Its example for fine masks has 25.0 for an area in pixels."""
+    wish = ("points_per_side=64", "crop_n_layers=1.0", "min_mask_region_area=25.0", "points_per_batch=128.0")
+    values = load_preset("default", wish).resolve("tiny").parameters()
+    assert [values[key.partition("=")[0]] for key in wish] == [64, 1, 25, 128]
+    assert all(type(values[key.partition("=")[0]]) is int for key in wish)
 
 
 @settings(max_examples=40)

@@ -22,6 +22,7 @@ def remove_small_regions(
     hole. Returns the new mask in the same form (its frame trimmed to its box) and whether anything changed. The cost of
     the compiled loops is that of the outline, of the pictures used without them that of the box.
     """
+    min_area = min(min_area, size[0] * size[1] + 1)  # no region is larger; compiled loops take no number of any size
     if min_area <= 1 or not len(runs.column):
         return x, y, runs, False
     loops = kernels() if compiled else None

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-PositiveInt = Annotated[int, Field(ge=1)]
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# Meta's example notebook gives 25.0 for an area in pixels.
+Whole = Annotated[int, BeforeValidator(_whole)]
+PositiveInt = Annotated[Whole, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -21,7 +28,7 @@ class GeneratorParameters(_Values):
     `ask_for_wholes` and `fill` are densecli's own.
     """
 
-    points_per_side: Annotated[int, Field(ge=1, le=1024)] = 32
+    points_per_side: Annotated[Whole, Field(ge=1, le=1024)] = 32
     """Points along one side of the grid; the grid has points_per_side² points per crop."""
     pred_iou_thresh: Fraction = 0.8
     """A candidate stays if its predicted IoU is greater than this (0 switches the filter off)."""
@@ -33,13 +40,13 @@ class GeneratorParameters(_Values):
     """Logits above this are mask."""
     box_nms_thresh: Fraction = 0.7
     """Box IoU above which the candidate with the lower predicted IoU goes."""
-    crop_n_layers: Annotated[int, Field(ge=0, le=4)] = 0
+    crop_n_layers: Annotated[Whole, Field(ge=0, le=4)] = 0
     """Layer i runs the generator again on (2^i)² overlapping crops."""
     crop_nms_thresh: Fraction = 0.7
     """Box IoU for duplicates between crops; masks of smaller crops win."""
     crop_overlap_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 512 / 1500
     """Overlap of the crops of layer 1, as a fraction of the image's short side."""
-    crop_n_points_downscale_factor: Annotated[int, Field(ge=1, le=1024)] = 1
+    crop_n_points_downscale_factor: Annotated[Whole, Field(ge=1, le=1024)] = 1
     """The grid of layer i has points_per_side / factor^i points a side."""
     use_m2m: bool = False
     """Feed every candidate back once as a mask prompt."""
@@ -54,13 +61,13 @@ class GeneratorParameters(_Values):
 class CleanupParameters(_Values):
     """What happens to masks after the generator, in pixels of the original image."""
 
-    min_mask_region_area: Annotated[int, Field(ge=0)] = 0
+    min_mask_region_area: Annotated[Whole, Field(ge=0)] = 0
     """Holes smaller than this (pixels) are filled, islands smaller than this removed, smaller masks dropped."""
     max_mask_area_fraction: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Masks that cover more than this fraction of the image are dropped."""
     parts: Literal["keep", "drop", "wholes"] = "keep"
     """Parts of a bigger mask: keep all, drop those that are one of many similar ones, or keep wholes only."""
-    parts_min_siblings: Annotated[int, Field(ge=1)] = 4
+    parts_min_siblings: Annotated[Whole, Field(ge=1)] = 4
     """With parts: drop, so many similar parts of one whole make them go."""
     refine_edges: Literal["off", "guided"] = "off"
     """Edges as the model drew them on its coarse grid, or moved to those that the photo has beside them."""

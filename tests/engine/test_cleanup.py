@@ -38,7 +38,7 @@ def plain(mask: np.ndarray, min_area: int) -> np.ndarray:
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     fill=st.floats(0.02, 0.98),
     blur=st.sampled_from([0, 0, 0.7, 1.5]),
-    min_area=st.integers(0, 60),
+    min_area=st.integers(0, 60) | st.sampled_from([2**31, 2**64]),
 )
 def test_equals_plain_implementation(compiled, seed, size, fill, blur, min_area) -> None:
     noise = np.random.default_rng(seed).random(size)
