@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 _LAZY = {"Segmenter": "densecli.segmenter", "Segmentation": "densecli.masks", "Mask": "densecli.masks"}
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
+
 def __getattr__(name: str) -> object:
     if name in _LAZY:
         from importlib import import_module

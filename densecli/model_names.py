@@ -31,6 +31,11 @@ class Choice:
     """How to have a better one, in words, where `reason` does not say so."""
 
 
+def spelled(model: str) -> str:
+    """A name as the rest of the code knows it: `auto` and `starter` in any case, as names of the registry are."""
+    return model.lower() if model.lower() in ("auto", STARTER) else model
+
+
 def names_file(model: str) -> bool:
     """Whether `--model` names a file, and not a checkpoint of the registry."""
     return model.endswith((".pt", ".pth", ".safetensors")) or "/" in model or "\\" in model

@@ -18,9 +18,9 @@ from densecli.model_names import check_named
 from densecli.places import Here, Place
 from densecli.remote.place import RemotePlace
 from densecli.remote.store import Store, StoreError
-from densecli.sinks import CANDIDATES, DATASET_KINDS, WriteOptions
+from densecli.sinks import CANDIDATES, DATASET_KINDS, WriteOptions, summary
 from densecli.sinks.candidates import is_candidates
-from densecli.sinks.datasets import Datasets
+from densecli.sinks.datasets import Datasets, read_summary
 from densecli.sinks.one_image import outputs_of, put_in_place, write_outputs
 from densecli.sinks.ownership import KEPT, refuse_foreign
 from densecli.sinks.summary import to_json
@@ -105,8 +105,11 @@ def _segment_all(job: Job, place: Place, console: Console, segmenter_options: di
             for given, outputs in plan
             if not (datasets.can_rebuild(stems[given], given) and _skipped(given, outputs, place, console))
         ]
-        for given in stems.keys() - {given for given, _ in plan}:
-            datasets.add(stems[given], given)
+        to_do = {given for given, _ in plan}
+        for given, stem in stems.items():
+            if given not in to_do:
+                datasets.add(stem, given)
+                _repeat(stem, place, console)
         if not plan:
             _finish(datasets, place, console)
             return errors.EXIT_OK
@@ -156,6 +159,18 @@ def _skipped(given: str, outputs: dict[str, Path], place: Place, console: Consol
         console.notice(f"{shown_input(given)}: skipped, its outputs are there")
         return True
     return False
+
+
+def _repeat(stem: str, place: Place, console: Console) -> None:
+    """Print the summary of what is skipped: whoever reads --json wants those of all inputs."""
+    if not console.json:
+        return
+    path = summary.path(place.folder / stem)
+    brought = place.bring(path)
+    if (document := read_summary(place.folder, stem)) is not None:
+        console.result("", to_json(document))
+    if brought:
+        place.let_go(path)
 
 
 def _check_candidates(job: Job) -> None:

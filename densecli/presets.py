@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters, Limits
-from densecli.errors import EnvironmentProblem
+from densecli.errors import EnvironmentProblem, UsageError
 from densecli.preset_keys import SECTION_OF, SECTIONS
 from densecli.preset_layers import Layer, layer_of_overrides, merged, read_layer
 from densecli.preset_models import running_name
@@ -155,6 +155,8 @@ def preset_of(preset: str | os.PathLike[str] | Preset, overrides: Sequence[str] 
     """A preset by name or path, or one at hand, with `KEY=VALUE` strings laid over it. Raises as `load_preset`."""
     if isinstance(preset, Preset):
         return preset.overridden(overrides)
+    if not isinstance(preset, (str, os.PathLike)):
+        raise UsageError(f"preset {preset!r}: give a name, a path or a Preset")
     return load_preset(preset, overrides)
 
 

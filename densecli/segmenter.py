@@ -21,6 +21,7 @@ from densecli.engine.second_look import SecondLook
 from densecli.errors import InputError, UsageError
 from densecli.image_candidates import ImageCandidates, photo_of
 from densecli.masks import Segmentation
+from densecli.model_names import spelled
 from densecli.presets import Preset, ResolvedPreset, preset_of
 from densecli.refiltering import refiltered
 from densecli.results import result_of
@@ -63,11 +64,11 @@ class Segmenter:
     ) -> None:
         self.preset = preset_of(preset, overrides)
         self._load(
-            os.fspath(model),
+            spelled(_path("model", model)),
             device if isinstance(device, str) else _device_name(device),
             precision,
-            None if checkpoint_dir is None else Path(checkpoint_dir),
-            None if config is None else Path(config),
+            None if checkpoint_dir is None else Path(_path("checkpoint_dir", checkpoint_dir)),
+            None if config is None else Path(_path("config", config)),
         )
 
     def _load(self, name: str, device: str, precision: str, checkpoint_dir: Path | None, config: Path | None) -> None:
@@ -179,6 +180,12 @@ def _slower() -> list[str]:
     if (reason := compiled.why_not()) is None:
         return []
     return [f"the compiled loops cannot be used ({reason}), so that runs take longer; densecli doctor says what to do"]
+
+
+def _path(what: str, given: object) -> str:
+    if isinstance(given, (str, os.PathLike)):
+        return os.fspath(given)
+    raise UsageError(f"{what} {given!r}: give a {'name or a ' if what == 'model' else ''}path")
 
 
 def _device_name(device: object) -> str:

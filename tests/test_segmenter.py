@@ -75,6 +75,11 @@ def test_slips_of_the_api_are_told(segmenter, photo) -> None:
     assert Segmenter("dense", "starter", torch.device("cpu")).network is segmenter.network
     with pytest.raises(UsageError, match="device 0: give auto, cuda"):
         Segmenter("dense", "starter", 0)  # type: ignore[arg-type]
+    for slip in ({"preset": None}, {"preset": 3}, {"model": None}, {"checkpoint_dir": 3}, {"config": 1.5}):
+        (name, value), *_ = slip.items()
+        with pytest.raises(UsageError, match=f"{name} {value}: give a (name|path)"):
+            Segmenter(**{"model": "starter", **slip})
+    assert Segmenter("dense", "Starter", "cpu").network is segmenter.network
     with pytest.raises(UsageError, match=r"keep_candidates 0.5: give True, False or"):
         segmenter(photo, keep_candidates=0.5)
     with pytest.raises(UsageError, match=r"a builtins.bytes holds no candidates"):

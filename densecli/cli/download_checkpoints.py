@@ -32,7 +32,8 @@ def download_checkpoints(
         "--dir",
         "--checkpoint-dir",
         metavar="DIR",
-        help="Where to put them. Default: $DENSECLI_CHECKPOINTS, ./checkpoints if it exists, else the cache folder.",
+        help="Where to put them; with --list and --verify, the one folder to look in. Default: "
+        "$DENSECLI_CHECKPOINTS, ./checkpoints if it exists, else the cache folder.",
         show_default=False,
     ),
     source: list[str] | None = typer.Option(
@@ -101,7 +102,8 @@ def _verify(entries: list[CheckpointEntry], folder: Path | None, named: bool) ->
     def one(entry: CheckpointEntry) -> str:
         location = _locate(entry, folder)
         if location.path is None:
-            what = location.problem or f"Checkpoint '{entry.name}' is not on this machine"
+            where = "on this machine" if folder is None else f"in {folder}"
+            what = location.problem or f"Checkpoint '{entry.name}' is not {where}"
             raise CheckpointError(f"{what}; `{fetch_command(entry.name)}` fetches it.")
         verify(entry, location.path, use_stamp=False)
         return f"{entry.name}: {location.path} ({megabytes(entry.size)}, verified)"
@@ -110,7 +112,8 @@ def _verify(entries: list[CheckpointEntry], folder: Path | None, named: bool) ->
         locations = [(entry, _locate(entry, folder)) for entry in entries]
         entries = [entry for entry, location in locations if location.path or location.problem]
         if not entries:
-            raise CheckpointError(f"There is no checkpoint to verify; `{fetch_command(_DEFAULT)}` fetches one.")
+            where = "" if folder is None else f" in {folder}"
+            raise CheckpointError(f"There is no checkpoint to verify{where}; `{fetch_command(_DEFAULT)}` fetches one.")
     _each(entries, one, "did not verify")
 
 

@@ -26,11 +26,20 @@ FillOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+def _model(given: Optional[str]) -> Optional[str]:  # noqa: UP045
+    from densecli.model_names import spelled
+
+    return given and spelled(given)
+
+
 ModelOption = Annotated[
     str,
     typer.Option(
         "-m",
         "--model",
+        callback=_model,
         metavar="NAME|PATH",
         help="auto, starter, tiny, small, base-plus, large, or a .pt/.safetensors file.",
     ),

@@ -41,8 +41,8 @@ def check_platform() -> Check:
     """Operating system and processor."""
     seen = f"{platform.system()} {platform.release()}, {platform.machine()}"
     if sys.platform == "darwin" and platform.machine() == "x86_64":
-        fix = commands.pip_install("torch==2.2.2", "torchvision==0.17.2", "numpy<2")
-        return warning("platform", f"{seen}: PyTorch for Intel Macs ended with 2.2", fix)
+        seen = f"{seen}: PyTorch for Intel Macs ended with 2.2, and sam2 needs 2.5.1"
+        return warning("platform", seen, "docker run -it python:3.12")
     if sys.platform == "linux" and not platform.libc_ver()[0]:
         return warning("platform", f"{seen} without glibc: PyTorch has no wheels for it", "docker run -it python:3.12")
     return Check("platform", seen)

@@ -19,7 +19,7 @@ from densecli.doctor.installed import (
 from densecli.doctor.report import Check, problem, warning
 from densecli.doctor.source import install_densecli
 
-# Checked by rows of their own, which know better what to do.
+# Where these are missing, rows of their own know better what to do.
 _ELSEWHERE = {"torch", "torchvision", "sam2", "opencv-python", "numpy"}
 
 
@@ -31,9 +31,11 @@ def check_packages() -> Check:
         seen = "densecli itself is not installed, it runs from its source folder"
         return warning("packages", seen, install_densecli())
     wrong, wanted = [], []
-    required = [parsed for line in lines if (parsed := parse_requirement(line)) and parsed[0] not in _ELSEWHERE]
+    required = [parsed for line in lines if (parsed := parse_requirement(line))]
     for name, specifier in required:
         records = installations(name)
+        if not records and name in _ELSEWHERE:
+            continue
         if not records:
             wrong.append(f"{name} is not installed")
         elif not satisfies(records[0].version, specifier):
@@ -42,11 +44,16 @@ def check_packages() -> Check:
             continue
         wanted.append(name + specifier)
     if wrong:
-        return problem("packages", "; ".join(wrong), commands.pip_install(*wanted))
+        return problem("packages", "; ".join(wrong), " && ".join(_install(wanted)))
     if leftovers := _pip_leftovers():
         seen = f"left by an installation that was interrupted: {', '.join(str(path) for path in leftovers)}"
         return warning("packages", seen, commands.remove(leftovers))
-    return Check("packages", f"{len(required)} others that densecli requires are there")
+    return Check("packages", f"all {len(required)} that densecli requires, in versions that it works with")
+
+
+def _install(wanted: list[str]) -> list[str]:
+    plain = [requirement for requirement in wanted if not requirement.startswith("sam2")]
+    return [commands.pip_install(*plain)] * bool(plain) + [commands.install_sam2()] * (len(plain) < len(wanted))
 
 
 def _pip_leftovers() -> list[Path]:

@@ -157,6 +157,8 @@ class MaskGenerator:
             decoder = PromptDecoder(self.model, features, self.dtype)
         if run.batch is None:
             run.batch = self._batch_size(decoder)
+            if said := memory.over_ceiling(self.device, self.limits.max_memory_gb):
+                run.warnings.append(said)
         return Prompted(crop, decoder, upsampling, points, prompts)
 
     def _crop_winners(self, pixels: np.ndarray, crop: grid.Crop, run: Run, look: SecondLook | None) -> list[Winner]:

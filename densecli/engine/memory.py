@@ -249,6 +249,13 @@ def budget_bytes(device: torch.device, max_memory_gb: float | None) -> int:
     return max(0, budget)
 
 
+def over_ceiling(device: torch.device, max_memory_gb: float | None) -> str | None:
+    """What to say where a ceiling is exceeded by what is in use already, which no smaller batch makes less."""
+    if max_memory_gb is None or (used := used_bytes(device)) <= max_memory_gb * GB:
+        return None
+    return f"max_memory_gb {max_memory_gb:g} is not kept: {used / GB:.2g} GB are in use before the first point"
+
+
 # The last is what oneDNN says on the CPU where it cannot have its memory; if it was something else, it comes again.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "could not create a primitive")
 

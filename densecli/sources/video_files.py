@@ -10,8 +10,8 @@ from densecli.sources.foreign import HEAD_BYTES, VIDEO, foreign_kind
 from densecli.sources.tree_names import file_name, is_image, is_video
 from densecli.sources.urls import local_path
 
-# Read where they are named, and not looked for in folders.
-_OTHER_SUFFIXES = frozenset([".3gp", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".wmv"])
+NAMED_VIDEO_SUFFIXES = frozenset([".3gp", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".wmv"])
+"""Of videos that are read where they are named, and not looked for in folders."""
 
 
 def names_video(given: str) -> bool:
@@ -21,7 +21,7 @@ def names_video(given: str) -> bool:
         return is_video(name)
     local = local_path(given)
     if local is None:
-        return PurePath(name).suffix.lower() in _OTHER_SUFFIXES
+        return PurePath(name).suffix.lower() in NAMED_VIDEO_SUFFIXES
     with contextlib.suppress(OSError, ValueError):  # reading it will say why
         if os.path.isfile(local):  # a pipe could block
             with open(local, "rb") as file:

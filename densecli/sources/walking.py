@@ -15,13 +15,14 @@ from densecli.sources.folders import Folder
 from densecli.sources.names import collision_key
 from densecli.sources.sorting import sorted_names
 from densecli.sources.tree_names import group_names, is_image, is_video, short_name, sort_key
+from densecli.sources.video_files import NAMED_VIDEO_SUFFIXES
 from densecli.wording import shown_name
 
 # What people take for images in their folders, and would miss in the counts as "not an image".
 # fmt: off
 _UNREADABLE_SUFFIXES = frozenset([
     ".heic", ".heif", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2", ".svg", ".pdf", ".exr", ".hdr",
-    ".psd", ".jxl", ".dcm", ".nii", ".wmv", ".flv", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp",
+    ".psd", ".jxl", ".dcm", ".nii",
 ])
 # fmt: on
 _CLUTTER = frozenset(["thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information"])
@@ -161,6 +162,8 @@ def _may_be(name: str, is_folder: bool, skipped: Skipped) -> bool:
         return True
     elif (suffix := PurePath(name).suffix.lower()) in _UNREADABLE_SUFFIXES:
         reason = f"of a kind that cannot be read ({suffix})"
+    elif suffix in NAMED_VIDEO_SUFFIXES - {".ts"}:  # TypeScript's, mostly
+        reason = f"not looked for in folders, name it ({suffix})"
     else:
         reason = "densecli output" if name.endswith(("_masks.json", ".candidates")) else "not an image or video"
     skipped.counts[reason] += 1

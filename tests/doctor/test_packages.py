@@ -69,3 +69,13 @@ def test_a_missing_and_an_old_requirement(tmp_path: Path, fake: Package, monkeyp
     row = packages.check_packages()
     assert row.status == "problem" and "nosuch is not installed" in row.seen and "tqdm is 4" in row.seen
     assert row.fix == commands.pip_install("nosuch>=2", "tqdm>=99")
+
+
+def test_versions_of_what_has_a_row_of_its_own(fake: Package) -> None:
+    wanted = "torch>=99", "numpy>=1.0", "sam2>=77", "opencv-python>=88"
+    lines = "".join(f"Requires-Dist: {requirement}\n" for requirement in wanted)
+    fake("densecli-9.dist-info/METADATA", f"Name: densecli\nVersion: 9\n{lines}")
+    row = packages.check_packages()
+    assert row.status == "problem" and "torch is 2" in row.seen and ">=99 is required" in row.seen
+    assert "numpy" not in row.seen
+    assert row.fix == f"{commands.pip_install('torch>=99', 'opencv-python>=88')} && {commands.install_sam2()}"

@@ -268,6 +268,8 @@ def test_verify(surroundings: dict[str, str], mirror: Mirror, tmp_path: Path) ->
     path = tmp_path / "set" / "mine.pt"
     path.parent.mkdir()
     path.write_bytes(DATA)
+    elsewhere = densecli(surroundings, "--verify", "mine", "--checkpoint-dir", str(tmp_path / "other"))
+    assert elsewhere.returncode == 4 and f"'mine' is not in {tmp_path / 'other'}; " in error_line(elsewhere)
     good = densecli(surroundings, "--verify", "mine")
     assert (good.returncode, good.stdout) == (0, f"mine: {path} (1.2 MB, verified)\n")
 

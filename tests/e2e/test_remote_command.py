@@ -205,7 +205,8 @@ def test_segment_to_s3(folder: Path, run_densecli: Command, s3: S3Server) -> Non
     assert json.loads(remote_coco)["annotations"] == json.loads(coco)["annotations"]
     assert json.loads(remote_coco)["info"]["images_directory"] == "dataset_images"
     before = s3.objects("bucket/seg")
-    skipped = run(*arguments[:-1], "overlay,masks,json", "-o", "s3://bucket/seg", "--skip-existing")
+    skipped = run(*arguments[:-1], "overlay,masks,json", "-o", "s3://bucket/seg", "--skip-existing", "--json")
+    assert [found["image"]["path"] for found in json.loads(skipped.stdout)] == [f"frames/img{n}.png" for n in (0, 1)]
     assert skipped.code == 0 and skipped.stderr.count("skipped, its outputs are there") == 2
     assert s3.objects("bucket/seg") == before
 

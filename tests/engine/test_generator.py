@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -178,6 +179,16 @@ MaskGenerator(network, parameters, limits=Limits(points_per_batch=8)).generate(p
 ceiling = memory.used_bytes(torch.device("cpu")) + 110_000_000
 print(peak(Limits(max_memory_gb=ceiling / 1e9)) - ceiling, peak(Limits(points_per_batch=1024)) - ceiling)
 """
+
+
+def test_a_ceiling_that_cannot_be_kept_is_told(first_starter, photos) -> None:
+    parameters = GeneratorParameters(points_per_side=2, pred_iou_thresh=0.3, stability_score_thresh=0.5)
+    for crops in (0, 1):
+        few = parameters.model_copy(update={"crop_n_layers": crops})
+        told = MaskGenerator(first_starter, few, limits=Limits(max_memory_gb=0.05)).generate(photos["coffee"])
+        (said,) = told.warnings
+        assert re.fullmatch(r"max_memory_gb 0.05 is not kept: \d\S* GB are in use before the first point", said)
+    assert not MaskGenerator(first_starter, few, limits=Limits(max_memory_gb=900.0)).generate(photos["coffee"]).warnings
 
 
 @pytest.mark.slow
