@@ -25,6 +25,7 @@ from densecli.errors import CheckpointError, EnvironmentProblem
 from densecli.files import sha256_of
 from densecli.model_names import Choice, config_path, is_file, named, names_file, path_of, verified
 from densecli.network_config import module_of
+from densecli.wording import short_reason_of
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -176,7 +177,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(
-                f"{path}: damaged or no safetensors file ({_one_line(error)}); fetch it again"
+                f"{path}: damaged or no safetensors file ({short_reason_of(error)}); fetch it again"
             ) from error
     try:
         with warnings.catch_warnings():
@@ -264,16 +265,15 @@ def _moved(network: SAM2Base, device: torch.device) -> SAM2Base:
         return network.to(device)
     except RuntimeError as error:
         raise EnvironmentProblem(
-            f"cannot put the model on {device} ({_one_line(error)}); use a smaller --model, or --device cpu"
+            f"cannot put the model on {device} ({short_reason_of(error)}); use a smaller --model, or --device cpu"
         ) from error
 
 
 def notices_of(choice: Choice) -> list[str]:
     """What a user should know about the choice of model."""
     notices = [choice.reason] if choice.reason else []
-    if choice.name == STARTER:
-        remedy = f"; {choice.better}" if choice.better else ""
-        notices.append(f"the starter is a small stand-in, coarser than SAM 2.1{remedy}")
+    if choice.name == STARTER and choice.better:  # else the reason says it all
+        notices.append(f"the starter is a small stand-in, coarser than SAM 2.1; {choice.better}")
     return notices
 
 
@@ -292,8 +292,3 @@ def weights_sha256(choice: Choice) -> str:
 
 def _unreadable(path: Path, error: OSError) -> CheckpointError:
     return CheckpointError(f"{path}: cannot be read ({error.strerror}); check that it is there, and who may read it")
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "…"

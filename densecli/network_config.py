@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from densecli.errors import CheckpointError, EnvironmentProblem
+from densecli.wording import short_reason_of
 
 # Where the classes must be defined: SAM 2's parts, the trunks of densecli, PyTorch's layers.
 _MODULES = ("sam2.modeling.", "densecli.tiny_vit.", "densecli.convolutional_trunk.", "torch.nn.")
@@ -43,7 +44,7 @@ def module_of(config: Path) -> nn.Module:
     except (CheckpointError, EnvironmentProblem):
         raise
     except (Exception, SystemExit) as error:
-        raise CheckpointError(f"{config}: not a config of a SAM 2 network ({_one_line(error)})") from error
+        raise CheckpointError(f"{config}: not a config of a SAM 2 network ({short_reason_of(error)})") from error
     if not isinstance(module, nn.Module):
         raise CheckpointError(f"{config}: does not describe a SAM 2 network (model._target_ should be a SAM2Base)")
     return module
@@ -80,7 +81,9 @@ def _class_of(config: Path, target: str) -> type[nn.Module]:
         except ImportError as error:
             if not f"{module}.".startswith(f"{error.name}."):
                 raise _not_installed(error) from error
-            raise CheckpointError(f"{config}: there is no {target} ({_one_line(error)}); check its spelling") from error
+            raise CheckpointError(
+                f"{config}: there is no {target} ({short_reason_of(error)}); check its spelling"
+            ) from error
     # By what it is and where it was defined: a name may lead to anything that its module has imported.
     if not (isinstance(found, type) and issubclass(found, nn.Module) and f"{found.__module__}.".startswith(_MODULES)):
         raise CheckpointError(
@@ -101,15 +104,10 @@ def _built(node: Any, classes: dict[str, type[nn.Module]]) -> Any:
     try:
         return classes[target](**values)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{target}: {type(error).__name__}: {_one_line(error)}") from error
+        raise ValueError(f"{target}: {type(error).__name__}: {short_reason_of(error)}") from error
 
 
 def _not_installed(error: ImportError) -> EnvironmentProblem:
     # An ImportError has a name only where Python itself raised it.
     what = f"{error.name}, which comes with sam2" if error.name else "sam2, or a package that it needs"
-    return EnvironmentProblem(f"cannot import {what}: {_one_line(error)}")
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "…"
+    return EnvironmentProblem(f"cannot import {what}: {short_reason_of(error)}")

@@ -33,7 +33,7 @@ def template(base: Preset, extends: str) -> str:
             lines += textwrap.wrap(meaning, width=110, initial_indent="  # ", subsequent_indent="  # ")
             lines.append(f"  # {to_yaml({key: value}).rstrip()}")
     lines += ["", "# Values that replace those above when the model of that name runs.", "for_model:"]
-    for model, values in base.for_model.items() or {"starter": {"generator": {"pred_iou_thresh": 0.45}}}.items():
+    for model, values in base.for_model.items() or {"starter": {"generator": {"points_per_side": 32}}}.items():
         lines.append(f"  # {to_yaml({model: values}, nested_on_one_line=True).rstrip()}")
     return "\n".join(lines) + "\n"
 

@@ -39,6 +39,12 @@ def reason_of(error: object) -> str:
     return _printable(without_password(" ".join(str(error).split()))) or type(error).__name__
 
 
+def short_reason_of(error: object) -> str:
+    """`reason_of`, cut off where libraries explain at length."""
+    text = reason_of(error)
+    return text if len(text) <= 200 else text[:197] + "…"
+
+
 def _printable(text: str) -> str:
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text

@@ -33,7 +33,7 @@ class Messages:
     def done(self, event: Done, entry: dict[str, Any], written: Iterable[str]) -> None:
         """entry: of the manifest. written: the outputs, as they are shown."""
         console, shown = self._console, shown_input(event.item.name)
-        found = f"{shown}: Found {event.masks} mask{'' if event.masks == 1 else 's'}. {', '.join(written)}"
+        found = f"{shown}: Found {event.masks} mask{'' if event.masks == 1 else 's'}. {', '.join(written)}".rstrip()
         console.result(found, to_line(entry) if console.json else "")
         for warning in event.warnings:
             console.warning(f"{shown}: {warning}")

@@ -42,11 +42,21 @@ def is_complete(
     return (
         entry is not None
         and same_masks(entry, item, settings)
-        and ("overlay" not in outputs or entry.get("alpha") == alpha)
-        and set(relative(outputs, place.folder)) <= set(entry.get("outputs") or ())
-        and all(place.is_whole(path, entry.get("masks")) for path in outputs.values())
+        and not missing(entry, outputs, place, alpha)
         and (place.apart or "json" not in outputs or _is_closed(outputs["json"]))
     )
+
+
+def missing(entry: Mapping[str, Any], outputs: Mapping[str, Path], place: Place, alpha: float) -> dict[str, Path]:
+    """Those of the outputs that are not there, by `entry`, the line of an input that is done. alpha: of overlays."""
+    recorded = set(entry.get("outputs") or ())
+    return {
+        kind: path
+        for (kind, path), name in zip(outputs.items(), relative(outputs, place.folder), strict=True)
+        if (kind == "overlay" and entry.get("alpha") != alpha)
+        or name not in recorded
+        or not place.is_whole(path, entry.get("masks"))
+    }
 
 
 def _is_closed(path: Path) -> bool:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densecli import errors
+from densecli.batch.again import Again
 from densecli.batch.job import SegmenterOptions
 from densecli.batch.workers import Aborted, Description, Unusable, Worker, WorkerDied
 from densecli.batch.worklist import Work, WorkList
 from densecli.masks import Segmentation
 from densecli.sinks import WriteOptions
 from densecli.sinks.one_image import write_outputs
-from densecli.sources import collecting
+from densecli.sources import LoadedImage, collecting
 
 if TYPE_CHECKING:
     from densecli.sources.collecting import Collection, Item, Problem
@@ -105,12 +106,14 @@ Event = Done | Failed | Complete | Note
 
 @dataclass
 class Plan:
-    """What to do with an input; called in the feeder's thread only."""
+    """What to do with an input; `outputs` and `earlier` are called in the feeder's thread only."""
 
     outputs: Callable[[Item], dict[str, Path]]
     """Paths by kind. Raises UsageError for an input that must not be done."""
     earlier: Callable[[Item, dict[str, Path]], dict[str, Any] | None]
     """The manifest's line where the input is complete already."""
+    again: Callable[[Item, LoadedImage], Again | None] = lambda item, image: None
+    """What it takes no model for. From several threads, after `earlier`."""
     write_options: WriteOptions = field(default_factory=WriteOptions)
     written: Callable[[Item, Segmentation, dict[str, Path]], None] = lambda item, segmentation, outputs: None
     """Called by the writers, from several threads, when an input's outputs are there."""
@@ -133,7 +136,8 @@ class Pipeline:
         self.events: queue.Queue[Event | None] = queue.Queue(maxsize=256)
         # Two ahead: one being decoded while another waits, so that a slow one does not leave the engine idle.
         self._todo = WorkList(len(workers), room=len(workers) + 1)
-        self._writes: queue.Queue[tuple[Work, Segmentation] | None] = queue.Queue(maxsize=len(workers))
+        self._writes: queue.Queue[tuple[Work, Segmentation, dict[str, Path] | None] | None]
+        self._writes = queue.Queue(maxsize=len(workers))  # outputs: None for all of them
         self._loaders = ThreadPoolExecutor(len(workers) + 1, thread_name_prefix="densecli-load")
         self._writers = [threading.Thread(target=self._write, daemon=True) for _ in range(min(8, 2 * len(workers)))]
         self._segmenting = [
@@ -228,7 +232,11 @@ class Pipeline:
             self._todo.close()
 
     def _work(self, item: Item) -> Work:
-        return Work(item, self._loaders.submit(item.load))
+        return Work(item, self._loaders.submit(self._load, item))
+
+    def _load(self, item: Item) -> LoadedImage | Again:
+        image = item.load()
+        return self._plan.again(item, image) or image
 
     def _segment(self, number: int) -> None:
         worker = self._workers[number]
@@ -237,6 +245,10 @@ class Pipeline:
             ready = number == 0
             while (work := self._todo.get(number)) is not None:
                 try:
+                    if again := _again(work):
+                        self._writes.put((work, again.segmentation, again.outputs))
+                        self._todo.done()
+                        continue
                     if not ready:
                         starts += 1
                         self._start(worker)
@@ -264,7 +276,7 @@ class Pipeline:
                 except Exception as error:
                     self._after_error(number, work, error)
                 else:
-                    self._writes.put((work, segmentation))
+                    self._writes.put((work, segmentation, None))
                     self._todo.done()
         finally:
             self._todo.leave(number)
@@ -274,6 +286,7 @@ class Pipeline:
         name = work.item.name
         self.current[number] = (name, 0.0)
         image = work.image.result()
+        assert isinstance(image, LoadedImage)
         begin = time.perf_counter()
         try:
             return worker.segment(
@@ -326,18 +339,18 @@ class Pipeline:
         self._emit(Note(f"worker {number + 1} is given up: {error}"))
 
     def _write(self) -> None:
-        while (pair := self._writes.get()) is not None:
+        while (waiting := self._writes.get()) is not None:
             if self._aborted.is_set():
                 continue
-            work, segmentation = pair
+            work, segmentation, outputs = waiting
             try:
-                outputs = self._plan.outputs(work.item)
+                outputs = self._plan.outputs(work.item) if outputs is None else outputs
                 write_outputs(segmentation, outputs, self._plan.write_options)
                 self._plan.written(work.item, segmentation, outputs)
                 self._emit(Done.of(work.item, segmentation, outputs))
             except Exception as error:
                 self._emit(Failed(work.item, error))
-            del work, segmentation, pair
+            del work, segmentation, waiting
 
     def _close(self) -> None:
         """When the last worker has ended, let the writers end."""
@@ -349,3 +362,11 @@ class Pipeline:
             thread.join()
         self._loaders.shutdown(wait=False, cancel_futures=True)
         self._emit(None)
+
+
+def _again(work: Work) -> Again | None:
+    """What it takes no model for, once it is loaded; where it cannot be, `result` will say why."""
+    if work.image.exception() is not None:
+        return None
+    loaded = work.image.result()
+    return loaded if isinstance(loaded, Again) else None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from densecli import errors
 from densecli.batch import finishing, lock, messages
+from densecli.batch.again import Again, again
 from densecli.batch.destination import Destination, destination_of
 from densecli.batch.interruption import Interruption
 from densecli.batch.job import BatchJob
@@ -31,6 +32,7 @@ from densecli.sources import collecting
 from densecli.wording import FIRST_RUN, shown_input, without_password
 
 if TYPE_CHECKING:
+    from densecli.sources import LoadedImage
     from densecli.sources.collecting import Collection, Item, Problem
 
 # Errors that will meet every further input as well.
@@ -144,6 +146,7 @@ class _Run:
             plan = Plan(
                 self._outputs,
                 lambda item, outputs: self._earlier(record, item, outputs),
+                self._again,
                 job.write_options,
                 self.spanning.written,
             )
@@ -196,6 +199,12 @@ class _Run:
             if same_masks(entry, item, self.settings):
                 self.as_before[item.stem] = entry
         return None
+
+    def _again(self, item: Item, image: LoadedImage) -> Again | None:
+        entry = self.as_before.get(item.stem)
+        if entry is None:
+            return None
+        return again(entry, item.stem, image, self._outputs(item), self.place, self.job.write_options.alpha)
 
     def _follow(self, pipeline: Pipeline, manifest: Manifest, progress: Progress) -> None:
         """Record and say what comes out of the pipeline, until it is empty."""

@@ -9,8 +9,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from densecli.sources import LoadedImage
-
 
 @dataclass
 class Work:
@@ -18,7 +16,8 @@ class Work:
 
     item: Any
     """densecli.sources.collecting.Item"""
-    image: Future[LoadedImage]
+    image: Future[Any]
+    """A LoadedImage, or what densecli.batch.pipeline knows to do without one."""
     deaths: int = 0
     """Workers that ended while they had it."""
     failed_on: set[int] = field(default_factory=set)

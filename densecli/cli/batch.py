@@ -14,7 +14,8 @@ def batch(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...", help="Folders, patterns (quoted), .txt lists, images, videos, or URLs of these."
+            metavar="INPUT...",
+            help="Folders, patterns (quoted), .txt lists, images, videos, or URLs of these; - for a list on stdin.",
         ),
     ],
     recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Look into subfolders too.")] = False,

@@ -141,7 +141,7 @@ def test_what_is_complete_is_skipped_and_what_changed_is_redone(frames: Path) ->
     outcome = run(job)
     after = {path.name: path.stat().st_mtime_ns for path in Path("out").glob("*_masks.json")}
     changed = {name for name, mtime in after.items() if before.get(name) != mtime}
-    assert changed == {f"img{number}_masks.json" for number in (1, 3, 4, 6)}
+    assert changed == {f"img{number}_masks.json" for number in (1, 4, 6)} and Path("out/img3_overlay.png").exists()
     assert (outcome.done, outcome.redone, outcome.complete) == (4, 3, 3)
     assert counts(job) == (0, 0, 7, 0)
 
