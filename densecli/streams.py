@@ -9,10 +9,13 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from densecli.errors import OutputError
 from densecli.wording import reason_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @contextlib.contextmanager
@@ -25,19 +28,27 @@ def prepared() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files, where the terminal is not UTF-8
-    given = sys.stdout
+    with _in_place_of("stderr", _Stderr), _in_place_of("stdout", _Stdout):
+        yield
+
+
+@contextlib.contextmanager
+def _in_place_of(name: str, kind: type[_Beside]) -> Iterator[None]:
+    given = getattr(sys, name)
     # What stands in its place (pytest's, a notebook's) has ways of its own.
-    if type(given) is not io.TextIOWrapper or given is not sys.__stdout__:
+    if type(given) is not io.TextIOWrapper or given is not getattr(sys, f"__{name}__"):
         yield
         return
-    stdout = _Stdout.beside(given)
-    sys.stdout = sys.__stdout__ = stdout  # type: ignore[misc]  # Final
+    ours = kind.beside(given)
+    setattr(sys, name, ours)
+    setattr(sys, f"__{name}__", ours)
     try:
         yield
     finally:
-        sys.stdout = sys.__stdout__ = given  # type: ignore[misc]
+        setattr(sys, name, given)
+        setattr(sys, f"__{name}__", given)
         with contextlib.suppress(OSError, OutputError, ValueError):  # told by then
-            stdout.detach()  # which writes what is left; else the caller's file would be closed with it
+            ours.detach()  # which writes what is left; else the caller's file would be closed with it
 
 
 def json_for(stream: TextIO, text: str) -> str:
@@ -68,15 +79,14 @@ def told_where_full() -> Iterator[None]:
         raise OutputError(f"stdout: cannot be written ({reason_of(error)}); free some space, or redirect it") from error
 
 
-class _Stdout(io.TextIOWrapper):
-    """stdout that says so where it cannot be written, whoever prints."""
-
+class _Beside(io.TextIOWrapper):
     mode = "w"
 
     @classmethod
-    def beside(cls, stream: io.TextIOWrapper) -> _Stdout:
+    def beside(cls, stream: io.TextIOWrapper) -> Self:
         """Another one over the file of `stream`, which may be used again when this one is detached."""
-        stream.flush()
+        with contextlib.suppress(OSError):
+            stream.flush()
         return cls(
             stream.buffer,
             encoding=stream.encoding,
@@ -85,6 +95,10 @@ class _Stdout(io.TextIOWrapper):
             write_through=stream.write_through,
         )
 
+
+class _Stdout(_Beside):
+    """stdout that says so where it cannot be written, whoever prints."""
+
     def write(self, text: str) -> int:
         with told_where_full():
             return super().write(text)
@@ -92,6 +106,27 @@ class _Stdout(io.TextIOWrapper):
     def flush(self) -> None:
         with told_where_full():
             super().flush()
+
+
+class _Stderr(_Beside):
+    """stderr whose reader may go, whose disk may fill: nobody hears it then, and the work goes on."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            self._to_nowhere()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            self._to_nowhere()
+
+    def _to_nowhere(self) -> None:
+        # For what is still in the buffer, and for libraries that print there themselves.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
 
 
 def _occupy(number: int) -> None:

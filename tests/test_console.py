@@ -9,15 +9,18 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from densecli.console import Console
 from densecli.errors import InputError
 from densecli.wording import shown_input, shown_name
-from tests.conftest import Command
+from tests.batch.conftest import make_photos
+from tests.conftest import FIRST_STARTER, Command
 
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
@@ -208,19 +211,57 @@ def test_a_full_stdout_of_small_commands(command: str, unbuffered: str, tmp_path
     ]
 
 
+@pytest.fixture(params=["full", "read only", "reader gone", "terminal gone"])
+def deaf(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A file descriptor for stderr that nothing can be written to."""
+    if request.param == "full":
+        if not Path("/dev/full").exists():
+            pytest.skip("needs /dev/full")
+        number = os.open("/dev/full", os.O_WRONLY)
+    elif request.param == "read only":  # what bash gives for 2>&-
+        number = os.open(os.devnull, os.O_RDONLY)
+    else:
+        reader, number = os.pipe() if request.param == "reader gone" else os.openpty()
+        os.close(reader)
+    yield number
+    os.close(number)
+
+
+def test_a_stderr_that_cannot_be_written_stops_no_work(
+    deaf: int, tmp_path: Path, clean_environment: dict[str, str], photo: np.ndarray
+) -> None:
+    """A log on a full disk, a terminal that was closed: all photos are done, and the exit code is that of the work."""
+    make_photos(tmp_path / "photos", photo, 3)
+    (tmp_path / "photos" / "img1.png").write_bytes(b"")
+    model = ["--model", str(FIRST_STARTER[0]), "-s", "points_per_side=3"]
+    for command, code in (
+        (["batch", "photos", "-o", "out", *model], 3),
+        (["segment", "photos/img0.png", "photos/img1.png", "photos/img2.png", "-q", "-o", "out2", *model], 3),
+        (["segment", "photos/img9.png", *model], 1),
+        (["segment", "--nonsense"], 2),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "densecli", *command], cwd=tmp_path, env=clean_environment, stderr=deaf,
+            stdout=subprocess.PIPE, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == code, command
+    for out in ("out", "out2"):
+        assert {path.name for path in (tmp_path / out).glob("*_masks.json")} == {"img0_masks.json", "img2_masks.json"}
+
+
 def test_whoever_calls_the_command_in_process_has_stdout_back(
     tmp_path: Path, clean_environment: dict[str, str]
 ) -> None:
     code = """
 import sys
 from densecli.cli.app import main
-given = sys.stdout
+given, told = sys.stdout, sys.stderr
 for sys.argv in (["densecli", "--version"], ["densecli", "presets", "list"]):
     try:
         main()
     except SystemExit as end:
         given.write(f"ended with {end.code}\\n")
-print(sys.stdout is given is sys.__stdout__)
+print(sys.stdout is given is sys.__stdout__ and sys.stderr is told is sys.__stderr__)
 """
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=clean_environment, capture_output=True, text=True, timeout=60)
