@@ -135,7 +135,7 @@ class Segmenter:
             preset=self.resolved,
             seconds={"load": self._load_seconds, **generated.seconds},
             peak_memory_mb=memory.peak_megabytes(self.model.device),
-            warnings=generated.warnings,
+            warnings=[*generated.warnings, *_unkept()],
             notices=loaded.notices,
         )
         self._load_seconds = 0.0  # the model was loaded once, for the first image
@@ -180,6 +180,12 @@ def _slower() -> list[str]:
     if (reason := compiled.why_not()) is None:
         return []
     return [f"the compiled loops cannot be used ({reason}), so that runs take longer; densecli doctor says what to do"]
+
+
+def _unkept() -> list[str]:
+    if (reason := compiled.not_kept()) is None:
+        return []
+    return [f"compiled loops cannot be kept ({reason}), so that every run compiles them anew; set NUMBA_CACHE_DIR"]
 
 
 def _path(what: str, given: object) -> str:

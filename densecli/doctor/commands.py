@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,6 +65,19 @@ def remove(paths: Sequence[Path]) -> str:
 def variable(name: str, value: Path) -> str:
     """A command that sets an environment variable for the commands after it."""
     return f"{'set' if os.name == 'nt' else 'export'} {name}={shell([str(value)])}"
+
+
+def unset(name: str) -> str:
+    """A command after which an environment variable is not there."""
+    return f"set {name}=" if os.name == "nt" else f"unset {name}"
+
+
+def own_folder(name: str) -> Path:
+    """A folder for the user in a place where one can be made: not every user of a container has a home."""
+    for place in (Path(os.path.expanduser("~")), Path(tempfile.gettempdir()), Path("/var/tmp")):
+        if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+            return place / name
+    return Path(tempfile.gettempdir()) / name
 
 
 def install_sam2() -> str:

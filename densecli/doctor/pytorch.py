@@ -114,7 +114,7 @@ def _judge_cuda(facts: dict[str, Any] | None, nvidia: Nvidia | None) -> Check | 
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and not re.match(r"\d|GPU-|MIG-", hidden):
         seen = f"CUDA_VISIBLE_DEVICES={hidden!r} hides {count}: densecli runs on the CPU"
-        return warning("cuda", seen, "set CUDA_VISIBLE_DEVICES=" if os.name == "nt" else "unset CUDA_VISIBLE_DEVICES")
+        return warning("cuda", seen, commands.unset("CUDA_VISIBLE_DEVICES"))
     why = facts["cuda_warning"] or "PyTorch does not say why"
     seen = f"{count}, {driver}, but PyTorch cannot use it ({why}): densecli runs on the CPU"
     return warning("cuda", seen, "sudo reboot" if os.name != "nt" else "shutdown /r")

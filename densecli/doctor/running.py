@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from densecli.doctor import commands
 from densecli.doctor.children import HANG, Outcome
 from densecli.doctor.failures import culprit, explain_import, reinstall
@@ -68,7 +66,9 @@ def _judge_numba(outcome: Outcome) -> Check:
         return Check("numba", f"{version or 'no version known'}, its compiled loops can be used")
     seen = f"runs take several times longer: numba cannot be used ({why})"
     if "cannot cache function" in why:
-        return warning("numba", seen, commands.variable("NUMBA_CACHE_DIR", Path.home() / "densecli-numba"))
+        return warning("numba", seen, commands.variable("NUMBA_CACHE_DIR", commands.own_folder("densecli-numba")))
+    if "NUMBA_DISABLE_JIT" in why:
+        return warning("numba", seen, commands.unset("NUMBA_DISABLE_JIT"))
     if version is None:
         return warning("numba", seen, commands.pip_install("numba>=0.60"))
     return warning("numba", seen, reinstall("numba"))

@@ -37,7 +37,7 @@ def check_weights(*, deep: bool) -> list[Check]:
         fix = commands.pip_install("pyyaml>=6.0", "platformdirs>=4.2")
         return [problem("checkpoints", f"cannot look for them: {error}", fix)]
     except Exception as error:  # UsageError, of what would stop every run: a registry that cannot be read, ~ of nobody
-        fix = f"set {variable}=" if os.name == "nt" else f"unset {variable}"
+        fix = commands.unset(variable)
         return [problem("checkpoints", checkpoints.one_line(error), fix)]
     return [
         check_starter(),
@@ -168,7 +168,7 @@ def check_folder() -> Check:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        fix = commands.variable(checkpoints.FOLDER_VARIABLE, Path.home() / "densecli-checkpoints")
+        fix = commands.variable(checkpoints.FOLDER_VARIABLE, commands.own_folder("densecli-checkpoints"))
         # Everything but a download still works.
         seen = f"{folder}: downloads cannot be written there ({existing}: {error.strerror})"
         return warning("checkpoint folder", seen, fix)

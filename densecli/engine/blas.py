@@ -16,7 +16,9 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 import torch
-from numba import njit, types
+from numba import types
+
+from densecli.engine.loops import loop
 
 _LIBRARIES = {"linux": "libtorch_cpu.so", "darwin": "libtorch_cpu.dylib"}
 _SYMBOL = "densecli_sgemm"
@@ -39,7 +41,7 @@ llvm.add_symbol(_SYMBOL, ctypes.cast(_found(), ctypes.c_void_p).value)
 _sgemm: Any = types.ExternalFunction(_SYMBOL, types.void(*[types.voidptr] * 13))
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def product(out, a, a_turned, b, b_turned, kept, sizes, factors):
     """out = kept · out + a @ b, with a or b transposed where it is `turned`.
 

@@ -17,9 +17,22 @@ def why_not() -> str | None:
     return _kernels()[1]
 
 
+def not_kept() -> str | None:
+    """What keeps compiled loops from being kept, so that every run compiles them anew; said once a process."""
+    if kernels() is None:
+        return None
+    from densecli.engine import loops
+
+    return loops.not_kept()
+
+
 @cache
 def _kernels() -> tuple[ModuleType | None, str | None]:
     try:
+        import numba
+
+        if getattr(numba.config, "DISABLE_JIT", 0):  # as Python, products by BLAS would do nothing, and the rest take hours
+            return None, "NUMBA_DISABLE_JIT is set"
         from densecli.engine import cpu_kernels
     except Exception as error:  # ImportError of a NumPy that is too new; SystemError, AttributeError of one built apart
         return None, " ".join(str(error).split()) or type(error).__name__

@@ -8,10 +8,11 @@ at first use and cached on disk. All functions let go of the GIL.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from densecli.engine.loops import loop
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def _row_count(left, rise, threshold, upper0, upper1, lower0, lower1, weight, first, step, x, n, x_weights):
     """Pixels above `threshold` in one cell's row of pixels, on which the logits are a line, rising or falling.
 
@@ -37,7 +38,7 @@ def _row_count(left, rise, threshold, upper0, upper1, lower0, lower1, weight, fi
     return n - 1 - nearest + above if rise > 0.0 else nearest + above
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def areas_and_boxes(
     logits, low, middle, high, row_start, row_weight, x_start, x_weights, x_first, x_step, area_low, area_high, boxes
 ):
@@ -143,7 +144,7 @@ def areas_and_boxes(
             boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3] = left_edge, top_edge, right_edge, bottom_edge
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def _root(parent, i):
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -151,7 +152,7 @@ def _root(parent, i):
     return i
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def _in_large_regions(column, top, bottom, area, min_area):
     """For each run whether its 8-connected region has at least `min_area` pixels; runs by column, then top."""
     n = len(column)
@@ -175,7 +176,7 @@ def _in_large_regions(column, top, bottom, area, min_area):
     return large
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def remove_small_regions(column, top, bottom, first_column, last_column, height, width, min_area):
     """Fill holes, then drop islands, below `min_area` pixels; regions are 8-connected.
 
@@ -250,7 +251,7 @@ def remove_small_regions(column, top, bottom, first_column, last_column, height,
     return f_column[keep], f_top[keep], f_bottom[keep]
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def common_pixels(column, top, bottom, dx, dy, starts, other_top, other_bottom, most_missing):
     """Pixels that two masks share: runs of the one at dx, dy of the other, whose columns begin at `starts`.
 
@@ -280,7 +281,7 @@ def common_pixels(column, top, bottom, dx, dy, starts, other_top, other_bottom, 
     return common
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def column_starts(column, first, starts, first_start):
     """Into `starts` the first run of each column of each mask, counted from the mask's own first run.
 
@@ -294,7 +295,7 @@ def column_starts(column, first, starts, first_start):
             starts[first_start[mask] + c] = j - first[mask]
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def parents(areas, boxes, column, top, bottom, first, starts, first_start, fraction, begin, step, found):
     """Into found[i] of every `step`-th mask from `begin` on the smallest bigger mask that has `fraction` of it, or -1.
 
@@ -320,7 +321,7 @@ def parents(areas, boxes, column, top, bottom, first, starts, first_start, fract
                 break
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@loop(fastmath={"reassoc", "contract"})
 def normalise_rows(x, added, weight, bias, eps):
     """Layer normalisation of each row of x (n × C float32) in place, after adding row i modulo m of `added` (m × C).
 
@@ -348,7 +349,7 @@ def normalise_rows(x, added, weight, bias, eps):
             row[j] = (row[j] - mean) * scale * weight[j] + bias[j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # two boxes without area: NaN, which is above nothing
+@loop(error_model="numpy")  # two boxes without area: NaN, which is above nothing
 def not_suppressed(boxes, threshold):
     """N bool: boxes (N × 4 float32 xyxy, best first) that no better one overlaps by more than `threshold` (IoU).
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from densecli.engine.loops import loop
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def margins(full, colour, fitted, band, first_row, first_column, fy, fx, reach, least, out):
     """Fill `out`, H × W float32: how surely each pixel of a tile of the photo is mask, from -0.5 to 0.5.
 
@@ -46,7 +47,7 @@ def margins(full, colour, fitted, band, first_row, first_column, fy, fx, reach, 
             out[y, x] = min(max(value, -half), half)
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def common_box(column, top, bottom, dx, dy, starts, other_top, other_bottom):
     """x0, y0, x1, y1 (ends excluded) of the pixels that two masks share, in the frame of the other; zeros for none.
 

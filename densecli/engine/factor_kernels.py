@@ -11,9 +11,9 @@ K = H·T. All arrays are float32.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from densecli.engine.blas import product
+from densecli.engine.loops import loop
 from densecli.engine.upscaling_kernels import activate_and_multiply, normalise_and_activate, scaled_sums
 
 # Sums in any order and products with reciprocals, so that the processor's vectors are used; NaN stays NaN.
@@ -24,7 +24,7 @@ _NEXT_TO_NOTHING = _F(1e-18)
 _FAR_BELOW = _F(-45.0)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@loop(fastmath=_FAST, error_model="numpy")
 def _exponentials(x, bits):
     """x = exp(x) in place, for x ≤ 0; below -45 exp(-45) = 3e-20. bits: len(x) int32, to work in.
 
@@ -47,7 +47,7 @@ def _exponentials(x, bits):
         x[j] *= powers[j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@loop(error_model="numpy")
 def _highest(row, of_lanes):
     """The highest number of a row; of_lanes: float32 to work in.
 
@@ -67,7 +67,7 @@ def _highest(row, of_lanes):
     return best[0]
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@loop(fastmath=_FAST, error_model="numpy")
 def _softmax_of_places(scores, bits, of_lanes):
     """Softmax of each row of scores (K × N) in place: over the places."""
     for k in range(len(scores)):
@@ -85,7 +85,7 @@ def _softmax_of_places(scores, bits, of_lanes):
             row[j] = weight if not weight < _NEXT_TO_NOTHING else _F(0.0)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@loop(fastmath=_FAST, error_model="numpy")
 def _softmax_of_tokens(scores, tokens, row_of_places, bits):
     """Softmax of each column of scores (K × N) in place, `tokens` rows at a time: over the tokens of a head."""
     k, n = scores.shape
@@ -115,7 +115,7 @@ def _softmax_of_tokens(scores, tokens, row_of_places, bits):
                 row[j] = weight if not weight < _NEXT_TO_NOTHING else _F(0.0)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@loop(fastmath=_FAST, error_model="numpy")
 def _scale_places(x, scale):
     """x (K × N) = x ∘ scale (N) in place."""
     for k in range(len(x)):
@@ -124,7 +124,7 @@ def _scale_places(x, scale):
             row[j] *= scale[j]
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@loop(fastmath=_FAST, error_model="numpy")
 def _add_weighted_sum(sums, x, weights):
     """sums (N) += the sum over K of x · weights (K × N each)."""
     for k in range(len(x)):
@@ -133,7 +133,7 @@ def _add_weighted_sum(sums, x, weights):
             sums[j] += row[j] * of_row[j]
 
 
-@njit(nogil=True, cache=True)
+@loop()
 def _of_heads(out, x, shared, kept, sizes, factors):
     """out (H·T × N) = kept · out + x (H × T × d) @ shared (H × d × N), head by head."""
     heads, tokens, _ = x.shape
@@ -141,7 +141,7 @@ def _of_heads(out, x, shared, kept, sizes, factors):
         product(out[h * tokens : (h + 1) * tokens], x[h], False, shared[h], False, kept, sizes, factors)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@loop(fastmath=_FAST, error_model="numpy")
 def first_weights(keys, queries, values, crossed, grams, squares, channels, eps, a0, s1):
     """Layer 0: fill a0 (B × K × N, weights over tokens, already multiplied by s1) and s1 (B × N).
 
@@ -163,7 +163,7 @@ def first_weights(keys, queries, values, crossed, grams, squares, channels, eps,
         _scale_places(weights, scale)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@loop(fastmath=_FAST, error_model="numpy")
 def second_weights(
     keys,
     queries,
@@ -214,7 +214,7 @@ def second_weights(
             scale2[j] = _F(1.0) / np.sqrt(scale2[j] / channels + eps)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@loop(fastmath=_FAST, error_model="numpy")
 def attention_to_image(queries, keys, positional, crossed, factors_a, s1, s2, values, pooled, update):
     """Attention of tokens to the image: fill pooled and update.
 
@@ -246,7 +246,7 @@ def attention_to_image(queries, keys, positional, crossed, factors_a, s1, s2, va
             product(update[b, h], of_head, False, values[h], False, 0.0, sizes, factors)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@loop(fastmath=_FAST, error_model="numpy")
 def upscale(
     a0, v0, a1, v1, s1, s2, shared, added, weight, bias, eps, second, added2, rows, ends, logits, width, window
 ):

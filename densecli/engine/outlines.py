@@ -14,9 +14,9 @@ import numpy as np
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
-        from numba import njit
+        from densecli.engine.loops import loop
 
-        return njit(nogil=True, cache=True)(function)
+        return loop()(function)
     except Exception:  # as in compiled.py: not importable, built for another NumPy, or nowhere to cache
         return function
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from densecli.engine.loops import loop
+
 # Sums in any order and products with reciprocals, so that the processor's vectors are used; NaN stays NaN.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _F = np.float32
@@ -38,7 +40,7 @@ def _gelu(x):
     return _F(0.5) * x * (_F(1.0) + t * p / q)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@loop(fastmath=_FAST, error_model="numpy")
 def scaled_sums(x, scale1, shared, scale2, added):
     """x = (x + scale1 ⊙ shared) ⊙ scale2 + added, in place.
 
@@ -51,7 +53,7 @@ def scaled_sums(x, scale1, shared, scale2, added):
             row[j] = (row[j] + first * other[j]) * second + more[j]
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@loop(fastmath=_FAST, error_model="numpy")
 def normalise_and_activate(x, weight, bias, eps):
     """gelu(layer norm) of each row of x (n × C float32) in place. weight, bias: C float32. eps: float32."""
     n, channels = x.shape
@@ -71,7 +73,7 @@ def normalise_and_activate(x, weight, bias, eps):
             row[j] = _gelu((row[j] - mean) * scale * weight[j] + bias[j])
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@loop(fastmath=_FAST, error_model="numpy")
 def activate_and_multiply(x, added, rows, logits, width, first):
     """Write the product of `rows` and gelu(x + added) into pictures.
 

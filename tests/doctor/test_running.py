@@ -100,6 +100,7 @@ def test_numba_that_can_be_used() -> None:
     [
         ("Numba needs NumPy 2.2 or less. Got NumPy 2.3.", reinstalling("numba")),
         ("cannot cache function 'parents': no locator available for file '/x'", "export NUMBA_CACHE_DIR="),
+        ("NUMBA_DISABLE_JIT is set", "unset NUMBA_DISABLE_JIT"),
     ],
 )
 def test_numba_that_cannot_be_used(why: str, fix: str) -> None:
