@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from densecli.errors import OutputError
 from densecli.files import TEMPORARY_PREFIX, explained
-from densecli.wording import shown_name
+from densecli.wording import shown_name, without_password
 
 # Hidden, so that no listing of results shows them; the files stay, as removing a lock file lets two runs have it.
 PREFIX = ".densecli-lock"
@@ -154,7 +154,7 @@ def this_process() -> dict[str, Any]:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "command": sys.argv,
+        "command": [without_password(argument) for argument in sys.argv],
     }
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from densecli.sources import LoadedImage
     from densecli.sources.collecting import Collection, Item, Problem
 
+_GOES_ON = "the same command goes on from here"
 # Errors that will meet every further input as well.
 _HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -325,8 +326,13 @@ class _Run:
     def _exit_code(self) -> int:
         outcome = self.outcome
         if self.interruption.asked:
-            self.console.notice("stopped; the same command goes on from here")
+            self.console.notice(f"stopped; {_GOES_ON}")
             return errors.EXIT_INTERRUPTED
+        if self.hopeless is not None:
+            spanning = "data sets and report" if self.job.report else "data sets"
+            self.console.notice(f"stopped: nothing could be written any more, {spanning} neither; {_GOES_ON}")
+        elif outcome.failed and self.job.fail_fast:
+            self.console.notice(f"stopped at the first failure (--fail-fast); {_GOES_ON}")
         succeeded = outcome.done + outcome.complete
         if not outcome.failed:
             if not succeeded and not self.job.shard:

@@ -31,7 +31,8 @@ def _kernels() -> tuple[ModuleType | None, str | None]:
     try:
         import numba
 
-        if getattr(numba.config, "DISABLE_JIT", 0):  # as Python, products by BLAS would do nothing, and the rest take hours
+        # As Python, products by BLAS would do nothing, and the rest take hours.
+        if getattr(numba.config, "DISABLE_JIT", 0):
             return None, "NUMBA_DISABLE_JIT is set"
         from densecli.engine import cpu_kernels
     except Exception as error:  # ImportError of a NumPy that is too new; SystemError, AttributeError of one built apart

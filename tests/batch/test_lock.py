@@ -113,6 +113,15 @@ def test_a_killed_runs_name_tag_keeps_no_shard_out(tmp_path: Path, monkeypatch: 
         assert tags == [False] and not left.exists()
 
 
+def test_a_password_of_a_url_is_not_in_the_name_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tag stays where a run is killed, and goes to buckets too."""
+    monkeypatch.setattr(lock.sys, "argv", ["densecli", "batch", "http://me:s3cret@host/a.jpg"])
+    with locked(tmp_path):
+        (tag,) = tmp_path.glob("*.json")
+        assert json.loads(tag.read_text())["command"][-1] == "http://me:***@host/a.jpg"
+    assert "s3cret" not in json.dumps(lock.this_process())
+
+
 def test_leftovers_of_a_killed_run_go(tmp_path: Path) -> None:
     with held_by_another(tmp_path) as other:
         other.kill()

@@ -237,7 +237,10 @@ def test_a_picture_that_densecli_did_not_write_is_never_replaced(frames: Path) -
 
 
 def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
-    frames: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Callable[[], dict[str, Any]]
+    frames: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    undisturbed: Callable[[], dict[str, Any]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     real = pipeline_module.write_outputs
     calls: list[int] = []
@@ -253,16 +256,21 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
 
     with monkeypatch.context() as patched:
         patched.setattr(pipeline_module, "write_outputs", full)
-        outcome = run(batch_job(frames))
+        outcome = run(batch_job(frames), quiet=False)
     assert outcome.exit_code == 3 and outcome.done == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "stopped: nothing could be written any more, data sets neither; the same command goes on from here"
+    )
     assert len(calls) < 6  # it did not go through all the others to say the same
     assert run(batch_job(frames)).complete == 2
     assert timeless(Path("out")) == undisturbed()
 
 
-def test_fail_fast(frames: Path) -> None:
+def test_fail_fast(frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (frames / "img0a.png").touch()
-    outcome = run(batch_job(frames, fail_fast=True))
+    outcome = run(batch_job(frames, fail_fast=True), quiet=False)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "stopped at the first failure (--fail-fast); the same command goes on from here"
     assert (outcome.exit_code, outcome.failed) == (3, 1)
     assert outcome.done < 6
 
