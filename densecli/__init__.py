@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
 __all__ = ["Mask", "Segmentation", "Segmenter", "__version__"]
 
+TYPE_CHECKING = False  # as typing has it; a file of that name in the current folder would be taken for typing here
 if TYPE_CHECKING:
     from densecli.masks import Mask, Segmentation
     from densecli.segmenter import Segmenter

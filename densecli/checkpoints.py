@@ -151,10 +151,14 @@ def load_registry() -> Registry:
     return Registry(entries, sources, sources_by_file)
 
 
+_MAX_REGISTRY = 1 << 20  # a page of text; /dev/zero has no end
+
+
 def _read_registry(file: Path) -> tuple[list[CheckpointEntry], list[str]]:
     """Entries and sources of one registry file."""
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        with file.open(encoding="utf-8") as text:
+            document = yaml.safe_load(text.read(_MAX_REGISTRY))
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date that is none
         raise UsageError(f"Registry {file} cannot be read: {one_line(error)}") from error
     _check_keys(file, "", document, ("checkpoints", "sources"))

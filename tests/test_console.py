@@ -310,3 +310,28 @@ def test_small_commands_where_stdout_is_not_utf8(encoding: str, tmp_path: Path, 
     assert json.loads(said(*download, "--list", "--json"))["checkpoints"][0]["path"] == f"{folder}/a.pt"
     assert said("presets", "check", f"{folder}/own.yaml") == f"{shown}/own.yaml: ok\n"
     assert json.loads(said("presets", "show", f"{folder}/own.yaml", "--json"))["description"] == "é 🖼"
+
+
+def test_a_current_folder_that_is_gone_is_said(tmp_path: Path, clean_environment: dict[str, str]) -> None:
+    """As a checkout leaves it that replaced the folder; libraries ask for it wherever they are imported."""
+    gone = tmp_path / "gone"
+    code = f"import os, sys; os.rmdir({str(gone)!r}); from densecli.cli.app import main; main()"
+    for command in (["segment", "/x.jpg", "--model", "starter"], ["doctor"], ["download-checkpoints", "--list"]):
+        gone.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", code, *command],
+            cwd=gone, env=clean_environment, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        said = "densecli: error: the current folder is not there any more; cd to one that is\n"
+        assert (done.returncode, done.stdout, done.stderr) == (4, "", said)
+
+
+def test_files_of_the_current_folder_are_not_taken_for_pythons_own(tmp_path: Path, run_densecli: Command) -> None:
+    for name in ("queue", "random", "copy", "select", "json", "typing", "socket", "string"):
+        (tmp_path / f"{name}.py").write_text("x = 1\n")
+    Image.new("RGB", (40, 30)).save(tmp_path / "desk.png")
+    model = ("--model", str(FIRST_STARTER[0]), "-s", "points_per_side=3")
+    done = run_densecli("segment", "desk.png", *model, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    done = run_densecli("batch", "desk.png", *model, "--workers", "2", "-o", "out", cwd=tmp_path)
+    assert done.code == 0, done.stderr

@@ -33,15 +33,13 @@ class Process:
 
     def start(self, options: SegmenterOptions, threads: int | None) -> Description:
         self.stop()
-        package = str(Path(densecli.__file__).parents[1])
-        environment = {
-            # Threads that wait busily take the other workers' cores.
-            "OMP_WAIT_POLICY": "PASSIVE",
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-        }
+        # Threads that wait busily take the other workers' cores.
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+        # It finds modules where this process does, and not first in the current folder.
+        path = [*sys.path, str(Path(densecli.__file__).parents[1])]
+        code = f"import sys; sys.path[:] = {path!r}; from densecli.batch.child import main; main()"
         self._child = subprocess.Popen(
-            [sys.executable, "-c", "from densecli.batch.child import main; main()"],
+            [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

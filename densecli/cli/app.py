@@ -29,6 +29,8 @@ def app(**how: Any) -> object:
 
 
 def _run() -> int:
+    if not _has_current_folder():
+        return _fail("the current folder is not there any more; cd to one that is", errors.EXIT_ENVIRONMENT)
     try:
         if help_formatter.asks_for_help(sys.argv[1:]):
             help_formatter.import_formatter()
@@ -47,6 +49,15 @@ def _run() -> int:
         if errors.is_interruption(error) or _is_abort(error):
             return _fail("interrupted", errors.EXIT_INTERRUPTED)
         return _failed(error)
+
+
+def _has_current_folder() -> bool:
+    """Libraries ask for it wherever they are imported; a checkout that was replaced leaves a shell without one."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
 
 
 def _is_abort(error: Exception) -> bool:

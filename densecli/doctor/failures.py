@@ -24,6 +24,7 @@ _LIBGL = re.compile(r"lib(GL|EGL|gthread-2\.0|SM|Xext|Xrender)\.so[.\d]*")
 _PART_OF = {"pydantic_core": "pydantic", "llvmlite": "numba"}
 _LIBRARIES = {*DISTRIBUTIONS, *_PART_OF, "torchgen", "functorch", "triton", "nvidia", "networkx", "jinja2"}
 _NO_SUCH_NAME = re.compile(r"cannot import name .+ from (?:partially initialized module )?'([\w.]+)'")
+_NO_SUCH_ATTRIBUTE = re.compile(r"module '(\w+)' has no attribute")
 _OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _CUDA_ERROR = re.compile(r"CUDA error|cuDNN error|CUDA driver|no kernel image|Torch not compiled with CUDA")
 
@@ -88,7 +89,13 @@ def _stands_for_standard_library(failure: Failure) -> Path | None:
     for file in map(Path, failure.files):
         if file.stem in sys.stdlib_module_names and file.parent in map(Path, sys.path) and file.parent != standard:
             return file
-    return None
+    # It was imported without a word, and lacks what Python's own one has.
+    named = _NO_SUCH_NAME.search(failure.text) or _NO_SUCH_ATTRIBUTE.search(failure.text)
+    if named is None or named[1] not in sys.stdlib_module_names:
+        return None
+    files = (Path(folder or ".") / f"{named[1]}.py" for folder in sys.path)
+    first = next((file for file in files if file.is_file()), None)
+    return None if first is None or first.parent == standard else first
 
 
 def reinstall(module: str, *more: str) -> str:

@@ -304,7 +304,16 @@ def interrupt_when(condition: Callable[[], bool], *signals: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_nohup_holds(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        interrupt_when(Path("out/img0_masks.json").exists, signal.SIGHUP)
+        assert run(batch_job(frames)).done == 6
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_once_finishes_what_is_in_work(
     frames: Path, number: int, undisturbed: Callable[[], dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:

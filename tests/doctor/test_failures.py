@@ -56,6 +56,20 @@ def test_the_package_that_lacks_a_name_is_to_blame(fake: Package) -> None:
     assert failures.culprit(failure_of_import("asking_library")) == "giving_library"
 
 
+@pytest.mark.parametrize("asking", ["from copy import deepcopy", "import copy\ncopy.deepcopy"])
+def test_a_file_in_place_of_a_module_of_pythons_own(
+    fake: Package, asking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is imported without a word; `pip install copy` would bring somebody's package."""
+    fake("asking_library.py", asking)
+    stray = fake("copy.py", "x = 1")
+    monkeypatch.delitem(sys.modules, "copy")
+    monkeypatch.delitem(sys.modules, "asking_library", raising=False)
+    failure = failure_of_import("asking_library")
+    seen, fix = failures.explain_import("torch", failure)
+    assert f"{stray} stands in for a module of Python itself" in seen and fix == commands.rename_away(stray)
+
+
 def test_what_no_import_raised_is_blamed_on_no_package(fake: Package) -> None:
     fake("working_library.py", "def work(): raise RuntimeError('out of memory')")
     __import__("working_library")
