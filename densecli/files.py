@@ -117,6 +117,8 @@ def explained(path: Path) -> Iterator[None]:
             raise OutputError(
                 f"{shown}: a part of this path is a file, not a folder; choose another --output-dir"
             ) from error
+        if error.errno == errno.EFBIG:
+            raise OutputError(f"{shown}: larger than files may be here; see ulimit -f, or use another disk") from error
         if error.errno == errno.ENAMETOOLONG:
             raise OutputError(f"{shown}: the name is too long for this file system; rename the input") from error
         if error.errno == errno.EISDIR:

@@ -142,6 +142,7 @@ def test_a_folder_in_the_way_of_a_file_and_the_other_way_round(tmp_path: Path) -
         (errno.EDQUOT, "the disk is full"),
         (errno.EACCES, "no permission"),
         (errno.EROFS, "no permission"),
+        (errno.EFBIG, "ulimit -f"),
         (errno.EIO, "Input/output error"),
     ],
 )

@@ -98,7 +98,7 @@ def run_probe(name: str, limit: float) -> Outcome:
     )
     with tempfile.TemporaryFile() as stderr:
         child = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-W", "ignore", "-c", code],  # as runs do, whatever $PYTHONWARNINGS says
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -121,8 +121,9 @@ def _follow(stdout: IO[bytes], patience: float) -> tuple[dict[str, Step], str | 
     lines: queue.Queue[bytes | None] = queue.Queue()
 
     def read() -> None:
-        for line in stdout:
-            lines.put(line)
+        with stdout:
+            for line in stdout:
+                lines.put(line)
         lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()

@@ -33,6 +33,9 @@ def explain_import(module: str, failure: Failure, stderr: str = "") -> tuple[str
     """What went wrong when `module` (a top-level name) was imported, in one line, and the command that mends it."""
     if (stray := _stands_for_standard_library(failure)) is not None:
         return f"{failure.text}; {stray} stands in for a module of Python itself", commands.rename_away(stray)
+    if "failed to map segment" in failure.text:
+        seen = f"{failure.text}: a limit of the address space is in the way, or its folder is mounted with noexec"
+        return seen, "ulimit -v unlimited"
     said = f"import fails: {failure.text}" if failure.kind != HANG else f"the import hangs: {failure.text}"
     if blames_symbolic(failure) and module not in symbolic.MODULES:
         return f"{said}; the fault lies in sympy or mpmath", symbolic.cure()[0]

@@ -70,6 +70,13 @@ def test_a_file_in_place_of_a_module_of_pythons_own(
     assert f"{stray} stands in for a module of Python itself" in seen and fix == commands.rename_away(stray)
 
 
+def test_a_limit_is_not_blamed_on_the_library() -> None:
+    """As login nodes of clusters have it; installing PyTorch anew does not help."""
+    failure = Failure(ERROR, "ImportError: libtorch_cpu.so: failed to map segment from shared object")
+    seen, fix = failures.explain_import("torch", failure)
+    assert "limit of the address space" in seen and fix == "ulimit -v unlimited"
+
+
 def test_what_no_import_raised_is_blamed_on_no_package(fake: Package) -> None:
     fake("working_library.py", "def work(): raise RuntimeError('out of memory')")
     __import__("working_library")
