@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from densecli.masks import SUMMARY_SCHEMA, Mask, Segmentation, decode_rle, encode_rle
+from densecli.masks import SUMMARY_SCHEMA, Mask, Runs, Segmentation
 
 NOTICE = "masks as they are in its summary; no model ran"
 
@@ -40,13 +40,13 @@ def segmentation_from(document: Mapping[str, Any], pixels: np.ndarray) -> Segmen
 
 
 def _mask(entry: Mapping[str, Any], size: tuple[int, int]) -> Mask:
-    x, y, width, height = entry["bbox"]
     rle = entry["segmentation"]
     if tuple(rle["size"]) != size:
         raise ValueError("a mask of another size")
-    window = decode_rle(rle)[y : y + height, x : x + width]
-    if np.count_nonzero(window) != entry["area"]:
-        raise ValueError("a mask that is not in its box")
+    x, y, window = Runs.from_rle(rle).trimmed()
+    height, width = window.size
+    if (window.area, [x, y, width, height]) != (entry["area"], list(entry["bbox"])):
+        raise ValueError("a mask of another area or box")
     return Mask(
         id=entry["id"],
         area=entry["area"],
@@ -56,7 +56,7 @@ def _mask(entry: Mapping[str, Any], size: tuple[int, int]) -> Mask:
         point_coords=tuple((px, py) for px, py in entry["point_coords"]),
         crop_box=tuple(entry["crop_box"]),
         segmentation={"size": list(size), "counts": rle["counts"]},
-        window_counts=encode_rle(window)["counts"].encode("ascii"),
+        window_counts=window.rle()["counts"].encode("ascii"),
         parent=entry["parent"],
         prompt_box=None if entry.get("prompt_box") is None else tuple(entry["prompt_box"]),
     )

@@ -99,29 +99,29 @@ def _segment_all(job: Job, place: Place, console: Console, segmenter_options: di
     _check_coco(job, place)
     datasets = Datasets(job.kinds, place)
     stems = dict(zip((given for given, _ in plan), output_names([given for given, _ in plan]), strict=True))
+    skipped: set[str] = set()
     if job.skip_existing:
-        plan = [
-            (given, outputs)
-            for given, outputs in plan
-            if not (datasets.can_rebuild(stems[given], given) and _skipped(given, outputs, place, console))
-        ]
-        to_do = {given for given, _ in plan}
-        for given, stem in stems.items():
-            if given not in to_do:
-                datasets.add(stem, given)
-                _repeat(stem, place, console)
-        if not plan:
+        for given, outputs in plan:
+            if datasets.can_rebuild(stems[given], given) and _skipped(given, outputs, place, console):
+                skipped.add(given)
+                datasets.add(stems[given], given)
+        if len(skipped) == len(plan):
+            for given, _ in plan:
+                _repeat(stems[given], place, console)
             _finish(datasets, place, console)
             return errors.EXIT_OK
     if isinstance(place, RemotePlace):
         place.store.check()
     else:
         check_writable(place.folder)
-    if not all(is_candidates(given) for given, _ in plan):
+    if not all(is_candidates(given) for given, _ in plan if given not in skipped):
         check_named(segmenter_options)
     run = _Run(job, place, console, datasets, segmenter_options)
     for given, outputs in plan:
-        run.do(given, stems[given], outputs)
+        if given in skipped:
+            _repeat(stems[given], place, console)
+        else:
+            run.do(given, stems[given], outputs)
     if len(run.failures) < inputs:
         _finish(datasets, place, console)
     return _exit_code(run.failures, inputs)

@@ -326,6 +326,15 @@ def test_a_current_folder_that_is_gone_is_said(tmp_path: Path, clean_environment
         assert (done.returncode, done.stdout, done.stderr) == (4, "", said)
 
 
+def test_a_version_needs_no_folder(tmp_path: Path, clean_environment: dict[str, str]) -> None:
+    (tmp_path / "gone").mkdir()
+    code = f"import os; os.rmdir({str(tmp_path / 'gone')!r}); from densecli.cli.app import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--version"], cwd=tmp_path / "gone", env=clean_environment, capture_output=True
+    )
+    assert done.returncode == 0 and done.stdout.startswith(b"densecli ")
+
+
 def test_files_of_the_current_folder_are_not_taken_for_pythons_own(tmp_path: Path, run_densecli: Command) -> None:
     for name in ("queue", "random", "copy", "select", "json", "typing", "socket", "string"):
         (tmp_path / f"{name}.py").write_text("x = 1\n")

@@ -30,6 +30,7 @@ def test_there_and_back(masks: list[np.ndarray], box: bool) -> None:
     if box:
         first = replace(first, point_coords=(), prompt_box=(0.5, 1.0, 2.0, 3.0))
     segmentation.masks = [first, *(replace(mask, parent=1) for mask in others)]
+    segmentation.fill = {"rounds": 1, "points": 9, "masks_added": 1, "coverage_before": 0.5, "coverage_after": 0.75}
     segmentation.warnings.append("out of memory: went on with 32 points per batch")
     found = segmentation_from(json.loads(to_json(segmentation.summary())), pixels)
     assert found.masks == segmentation.masks

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 
-from densecli.masks import MOST_LABELS, Mask, Segmentation, color_of, decode_rle, encode_rle
+from densecli.masks import MOST_LABELS, Mask, Runs, Segmentation, color_of, decode_rle, encode_rle
 from densecli.sinks import WriteOptions
 from densecli.sinks.one_image import outputs_of, write_outputs
 
@@ -34,6 +34,17 @@ def test_window_rle_equals_pycocotools_on_the_full_image(seed, size, corner, ext
     rle = encode_rle(window, x, y, size)
     assert rle["counts"] == coco.encode(np.asfortranarray(full.view(np.uint8)))["counts"].decode()
     assert np.array_equal(decode_rle(rle), full)
+    runs, expected = Runs.from_rle(rle), Runs.of(full)
+    assert runs.size == size
+    for name in ("column", "top", "bottom"):
+        assert np.array_equal(getattr(runs, name), getattr(expected, name))
+    assert runs.rle() == rle == Runs.from_rle({**rle, "counts": rle["counts"].encode()}).rle()
+
+
+@pytest.mark.parametrize("counts", ["", "~", "0", "P", "52", "99", "1O1"])
+def test_counts_of_no_picture_of_that_size(counts: str) -> None:
+    with pytest.raises(ValueError, match="counts"):
+        Runs.from_rle({"size": [2, 3], "counts": counts})
 
 
 def test_empty_masks() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from densecli.batch.outputs import missing, relative
+from densecli.batch.workers import Description
+from densecli.engine.parameters import Limits
 from densecli.from_summary import segmentation_from
 from densecli.masks import Segmentation
 from densecli.places import Place
@@ -24,26 +26,62 @@ class Again:
     outputs: dict[str, Path]
 
 
-def again(
-    entry: Mapping[str, Any], stem: str, image: LoadedImage, outputs: Mapping[str, Path], place: Place, alpha: float
-) -> Again | None:
-    """What can be done without the model; None where that has to run.
+def to_write(
+    entry: Mapping[str, Any], stem: str, outputs: Mapping[str, Path], place: Place, alpha: float
+) -> dict[str, Path] | None:
+    """The outputs still to be written, where the summary is recorded and tells them; None where the model has to run.
 
     entry: the manifest's line of this very input with the same settings. outputs: of this run. alpha: of its overlays.
     """
     wanted = missing(entry, outputs, place, alpha)
-    path = summary.path(place.folder / stem)
-    if not {"json", CANDIDATES}.isdisjoint(wanted) or relative({"json": path}, place.folder)[0] not in entry["outputs"]:
+    (recorded,) = relative({"json": summary.path(place.folder / stem)}, place.folder)
+    if not {"json", CANDIDATES}.isdisjoint(wanted) or recorded not in (entry.get("outputs") or ()):
         return None
+    # Last what may be there as a whole, of another opacity: it is set aside until the others are written.
+    return {kind: path for kind, path in wanted.items() if kind != "overlay"} | {
+        kind: path for kind, path in wanted.items() if kind == "overlay"
+    }
+
+
+def again(
+    entry: Mapping[str, Any],
+    stem: str,
+    image: LoadedImage,
+    outputs: Mapping[str, Path],
+    place: Place,
+    alpha: float,
+    description: Description,
+) -> Again | None:
+    """What can be done without the model; None where that has to run. description: of the model that would.
+
+    The manifest says whose summary lies there; what came between, a run of segment or one that was killed, it does not.
+    """
+    wanted = to_write(entry, stem, outputs, place, alpha)
+    if wanted is None:
+        return None
+    path = summary.path(place.folder / stem)
     brought = place.bring(path)
     try:
         document = read_summary(place.folder, stem)
-        # Whatever the manifest says, it must be of these pixels.
-        if document is None or document["image"]["sha256"] != image.sha256:
+        if document is None or document["image"]["sha256"] != image.sha256 or not _is_of(document, description):
             return None
-        return Again(segmentation_from(document, image.pixels), wanted)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        segmentation = segmentation_from(document, image.pixels)
+        segmentation.funnel_line()
+        return Again(segmentation, wanted) if len(segmentation.masks) == entry["masks"] else None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
         return None  # damaged
     finally:
         if brought:
             place.let_go(path)
+
+
+def _is_of(document: Mapping[str, Any], description: Description) -> bool:
+    """Whether these masks are those that the model would give, as far as its settings tell."""
+    model, parameters = document["model"], document["preset"]["parameters"]
+    limits = set(Limits.model_fields)
+    return (
+        model["sha256"] == description.sha256
+        and model["precision"] == description.precision
+        and {k: v for k, v in parameters.items() if k not in limits}
+        == {k: v for k, v in description.parameters.items() if k not in limits}
+    )

@@ -54,9 +54,11 @@ class Done:
     """What was done to its pixels."""
     details: tuple[str, ...]
     """Lines for --verbose."""
+    again: bool = False
+    """No model ran; `seconds` are those of writing."""
 
     @staticmethod
-    def of(item: Item, segmentation: Segmentation, outputs: dict[str, Path]) -> Done:
+    def of(item: Item, segmentation: Segmentation, outputs: dict[str, Path], again: bool) -> Done:
         times = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in segmentation.seconds.items())
         return Done(
             item,
@@ -68,10 +70,13 @@ class Done:
             tuple(segmentation.warnings),
             segmentation.advice,
             tuple(segmentation.notices),
-            (
+            ()
+            if again
+            else (
                 segmentation.funnel_line(),
                 f"{times}; peak memory {segmentation.peak_memory_mb:,} MB",
             ),
+            again,
         )
 
 
@@ -342,12 +347,12 @@ class Pipeline:
         while (waiting := self._writes.get()) is not None:
             if self._aborted.is_set():
                 continue
-            work, segmentation, outputs = waiting
+            work, segmentation, wanted = waiting
             try:
-                outputs = self._plan.outputs(work.item) if outputs is None else outputs
+                outputs = self._plan.outputs(work.item) if wanted is None else wanted
                 write_outputs(segmentation, outputs, self._plan.write_options)
                 self._plan.written(work.item, segmentation, outputs)
-                self._emit(Done.of(work.item, segmentation, outputs))
+                self._emit(Done.of(work.item, segmentation, outputs, wanted is not None))
             except Exception as error:
                 self._emit(Failed(work.item, error))
             del work, segmentation, waiting

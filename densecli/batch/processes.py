@@ -9,12 +9,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import densecli
 from densecli.batch.job import SegmenterOptions
 from densecli.batch.workers import Aborted, Description, Progress, WorkerDied, with_pixels
+from densecli.child_python import same_modules
 from densecli.masks import Segmentation
 from densecli.sources import LoadedImage
 
@@ -35,9 +34,7 @@ class Process:
         self.stop()
         # Threads that wait busily take the other workers' cores.
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-        # It finds modules where this process does, and not first in the current folder.
-        path = [*sys.path, str(Path(densecli.__file__).parents[1])]
-        code = f"import sys; sys.path[:] = {path!r}; from densecli.batch.child import main; main()"
+        code = f"{same_modules()}; from densecli.batch.child import main; main()"
         self._child = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,

@@ -7,10 +7,11 @@ from typing import Any
 
 from densecli import errors
 from densecli.batch import finishing
+from densecli.batch.again import to_write
 from densecli.batch.destination import looked_at
 from densecli.batch.job import BatchJob
 from densecli.batch.manifest import SCHEMA, Record, to_line
-from densecli.batch.outputs import is_complete, relative
+from densecli.batch.outputs import is_complete, relative, same_masks
 from densecli.batch.run import collection_of, nothing_found
 from densecli.batch.workers import Description
 from densecli.console import Console
@@ -62,7 +63,12 @@ def _rehearse(job: BatchJob, place: Place, console: Console) -> int:
                     if (local := local_path(found.source)) is not None and not os.path.exists(local):
                         raise errors.InputError("does not exist; check the path")
                     to_do += 1
-                    said = "would write " + ", ".join(place.shown(path) for path in outputs.values())
+                    wanted = None
+                    if earlier is not None and not job.overwrite and same_masks(earlier, found, settings):
+                        wanted = to_write(earlier, found.stem, outputs, place, job.write_options.alpha)
+                    names = [place.shown(path) for path in (outputs if wanted is None else wanted).values()]
+                    said = f"would write {', '.join(names) or 'data sets'}"
+                    said += "" if wanted is None else ", without the model"
             except errors.DensecliError as error:
                 failed += 1
                 entry |= {"status": "failed", "error": str(error).removeprefix(f"{shown}: ")}

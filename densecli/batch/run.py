@@ -203,9 +203,10 @@ class _Run:
 
     def _again(self, item: Item, image: LoadedImage) -> Again | None:
         entry = self.as_before.get(item.stem)
-        if entry is None:
+        if entry is None or self.job.overwrite:
             return None
-        return again(entry, item.stem, image, self._outputs(item), self.place, self.job.write_options.alpha)
+        alpha = self.job.write_options.alpha
+        return again(entry, item.stem, image, self._outputs(item), self.place, alpha, self.description)
 
     def _follow(self, pipeline: Pipeline, manifest: Manifest, progress: Progress) -> None:
         """Record and say what comes out of the pipeline, until it is empty."""
@@ -231,7 +232,8 @@ class _Run:
                 progress.complete += len(event.inputs)
                 for item, entry in event.inputs:
                     self.spanning.ended(item)
-                    self.messages.complete(item, entry)
+                    with self._heard():
+                        self.messages.complete(item, entry)
             elif isinstance(event, Done):
                 line = self._done_entry(event)
                 manifest.append(line)
@@ -243,7 +245,8 @@ class _Run:
                 if event.item.stem in self.redoing:
                     self.redoing.discard(event.item.stem)
                     self.outcome.redone += 1
-                self.messages.done(event, line, map(self.place.shown, event.outputs.values()))
+                with self._heard():
+                    self.messages.done(event, line, map(self.place.shown, event.outputs.values()))
             else:
                 self._fail(event, manifest)
                 progress.failed += 1
@@ -273,8 +276,10 @@ class _Run:
     def _done_entry(self, event: Done) -> dict[str, Any]:
         outputs = relative(event.outputs, self.job.output_dir)
         before = self.as_before.pop(event.item.stem, {})
+        if before.get("sha256") != event.sha256:
+            before = {}  # another picture in its place, as old and as large
         return self._entry(event.item, "done") | {
-            "seconds": event.seconds["total"],
+            "seconds": before.get("seconds") if event.again else event.seconds["total"],
             "masks": event.masks,
             "coverage": event.coverage,
             "sha256": event.sha256,
@@ -303,7 +308,17 @@ class _Run:
         else:
             manifest.append(entry)
         if self.console.json:
-            self.console.result("", to_line(entry))
+            with self._heard():
+                self.console.result("", to_line(entry))
+
+    @contextlib.contextmanager
+    def _heard(self) -> Iterator[None]:
+        """A stdout that fails ends the run, but not one that is ending: with a closed terminal its stdout is gone."""
+        try:
+            yield
+        except errors.OutputError:
+            if not self.interruption.asked:
+                raise
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from densecli import errors, streams
 from densecli.cli import help_formatter
 from densecli.doctor import flags
 
+_NEEDS_NO_FOLDER = frozenset(["--version", "-V", "--help", "-h"])
 _TREE = "densecli.cli.tree"
 
 
@@ -29,7 +30,7 @@ def app(**how: Any) -> object:
 
 
 def _run() -> int:
-    if not _has_current_folder():
+    if not (_has_current_folder() or _NEEDS_NO_FOLDER.intersection(sys.argv[1:])):
         return _fail("the current folder is not there any more; cd to one that is", errors.EXIT_ENVIRONMENT)
     try:
         if help_formatter.asks_for_help(sys.argv[1:]):

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from densecli.child_python import same_modules
 from densecli.errors import UsageError
 
 TIMEOUT_VARIABLE = "DENSECLI_DOCTOR_TIMEOUT"
@@ -92,10 +93,7 @@ def slow(limit: float) -> float:
 def run_probe(name: str, limit: float) -> Outcome:
     """Run probe `name` of probes.py; each of its steps may take `limit` seconds."""
     # The child must find the modules that this process would find, shadowing ones included.
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; "
-        f"from densecli.doctor.probes import run; run({name!r}, {limit!r}, sys.argv[1:])"
-    )
+    code = f"{same_modules()}; from densecli.doctor.probes import run; run({name!r}, {limit!r}, sys.argv[1:])"
     with tempfile.TemporaryFile() as stderr:
         child = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", code],  # as runs do, whatever $PYTHONWARNINGS says

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import numpy as np
 
 from densecli.errors import InputError
 from densecli.files import complete_file, explained
-from densecli.masks import Segmentation, decode_rle
+from densecli.masks import Runs, Segmentation
 from densecli.places import Place
 from densecli.sinks import DATASET_KINDS, summary
 from densecli.sinks.dataset_pictures import opens_everywhere
@@ -140,8 +141,10 @@ class Datasets:
         """An image is known by another name since: what is called by the old one goes, unless somebody worked on it."""
         for written in self._formats:
             if not self._keeps(written, written.file(self._output_dir, item_stem)):
-                pictures = {self._picture(item_stem, image_name), str(_copy(self._output_dir, item_stem))}
-                self._unlink({path for one in pictures for path in written.files(self._output_dir, item_stem, one)})
+                own, copy = self._picture(item_stem, image_name), str(_copy(self._output_dir, item_stem))
+                files = set(written.files(self._output_dir, item_stem, own))
+                copies = set(written.files(self._output_dir, item_stem, copy)) - files
+                self._unlink([*files, *(path for path in copies if _is_picture(path, copy))])
 
     def finish(self) -> list[Path]:
         """Put the data sets together. Returns what to open of each. Raises OutputError."""
@@ -172,7 +175,7 @@ class Datasets:
                 standing, other = other, own
         for written in self._formats:  # a picture of two names would be there twice
             paths = (set(written.files(self._output_dir, stem, one)) for one in (other, standing))
-            self._unlink(next(paths) - next(paths))
+            self._unlink(path for path in next(paths) - next(paths) if _is_picture(path, other))
         return standing
 
     def _save_copy(self, stem: str, pixels: np.ndarray) -> Path:
@@ -231,8 +234,8 @@ class Datasets:
             return None
         windows = []
         for mask in document["masks"]:
-            x, y, w, h = mask["bbox"]
-            windows.append((mask["id"], x, y, decode_rle(mask["segmentation"])[y : y + h, x : x + w].copy()))
+            x, y, runs = Runs.from_rle(mask["segmentation"]).trimmed()
+            windows.append((mask["id"], x, y, runs.decode()))
         image = document["image"]
         picture = self._readable(stem, image_name, None)
         return Outlined(stem, picture, image["width"], image["height"], windows)
@@ -272,10 +275,20 @@ def relative_to(path: str, folder: Path) -> str:
 def read_summary(output_dir: Path, stem: str) -> dict[str, Any] | None:
     """The summary of an image of this output folder; None if it is not there or damaged."""
     try:
-        document: dict[str, Any] = json.loads(_summary_path(output_dir, stem).read_text(encoding="utf-8"))
+        document = json.loads(_summary_path(output_dir, stem).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return document
+    return document if isinstance(document, dict) else None
+
+
+def _is_picture(path: Path, picture: str) -> bool:
+    """Whether a file stands for this picture: as a link to it, or a copy where there can be no links."""
+    if path.is_symlink():
+        return os.path.realpath(path) == os.path.realpath(picture)
+    try:
+        return filecmp.cmp(path, picture, shallow=False)
+    except OSError:
+        return False
 
 
 def _line_key(line: str) -> tuple[object, ...]:

@@ -62,6 +62,7 @@ _IMAGE_SIGNATURES = {
     rb"....ftyp": "AVIF",
     rb"\x00\x00\x00\x0cjP": "JPEG 2000",
 }
+_MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|\?xml|html|head|script|svg)[\s>]", re.IGNORECASE)
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -86,10 +87,10 @@ def unreadable_kind(head: bytes) -> str:
 
 def no_list(head: bytes) -> str | None:
     """What a file with these first bytes surely is instead of a list of names; None if it may be one."""
-    # A name may begin as a signature does (BMW.jpg, FLV_1.mp4); what is no text has such characters soon.
-    if not re.search(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]", head) and not head.startswith(
-        (b"<", b"version https://git-lfs")
-    ):
+    # A name may begin as a signature does (BMW.jpg, FLV_1.mp4); what is no text has such characters soon. DOS ends
+    # texts by Ctrl-Z, ls colours names by Esc.
+    is_text = not re.search(rb"[\x01-\x08\x0e-\x19\x1c-\x1f]", head)
+    if is_text and not _MARKUP.match(head) and not head.startswith(b"version https://git-lfs"):
         return None
     pictures = (name for signature, name in _IMAGE_SIGNATURES.items() if re.match(signature, head, re.DOTALL))
     picture = "TIFF" if head[:4] in _TIFF_SIGNATURES else next(pictures, None)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from densecli.batch.rehearsal import rehearse
+from densecli.console import Console
 from densecli.engine.generator import MaskGenerator
+from densecli.one_by_one import Job, segment_all
 from densecli.sinks import WriteOptions
-from tests.batch.conftest import SETTINGS, batch_job, entries, run, timeless
+from tests.batch.conftest import MODEL, SETTINGS, batch_job, entries, run, timeless
 from tests.batch.test_destination import job_to
 from tests.batch.test_spanning import clip
 
@@ -40,15 +48,19 @@ def test_the_same_as_if_all_were_asked_for_at_once(
     lines = entries(Path("out"))
     no_model()
     capsys.readouterr()
+    more = batch_job(frames, kinds=("overlay", "labels", "json"), write_options=WriteOptions(0.2))
+    with Console() as console:
+        assert rehearse(more, console) == 0
+    told = capsys.readouterr().out.splitlines()[0]
+    assert told == "frames/img0.png: would write out/img0_labels.png, out/img0_overlay.png, without the model"
     outcome = run(batch_job(frames, kinds=ALL), quiet=False)
     assert (outcome.done, outcome.redone, outcome.failed) == (6, 6, 0)
     assert timeless(Path("out")) == timeless(Path("whole"))
     assert {path: path.stat().st_mtime_ns for path in before} == before  # what was there is not written again
     for name, line in entries(Path("out")).items():
         assert set(line["outputs"]) == set(entries(Path("whole"))[name]["outputs"]) > set(lines[name]["outputs"])
-        assert (line["masks"], line["sha256"], line["alpha"]) == tuple(
-            lines[name][key] for key in ("masks", "sha256", "alpha")
-        )
+        for key in ("masks", "sha256", "alpha", "seconds"):
+            assert line[key] == lines[name][key]
     said = capsys.readouterr()
     assert said.err.count("masks as they are in its summary; no model ran") == 1
     assert "img0.png: Found " in said.out and "out/img0_labels.png" in said.out and "_overlay" not in said.out
@@ -109,7 +121,10 @@ def _count(summary: Path) -> int:
     return len(json.loads(summary.read_text())["masks"])
 
 
-@pytest.mark.parametrize("what", ["damaged", "other masks", "of another picture", "gone", "not recorded"])
+WAYS = ["damaged", "other masks", "of another picture", "gone", "not recorded", "of other settings", "one less", "odd"]
+
+
+@pytest.mark.parametrize("what", [*WAYS, "another schema", "of another size", "no funnel"])
 def test_where_the_summary_does_not_tell_the_model_runs(frames: Path, what: str) -> None:
     for name in ("img0.png", "img1.png"):
         run(batch_job(frames / name, kinds=FIRST, out="truth"))
@@ -127,12 +142,87 @@ def test_where_the_summary_does_not_tell_the_model_runs(frames: Path, what: str)
         summary.write_bytes(Path("truth/img1_masks.json").read_bytes())
     elif what == "gone":
         summary.unlink()
+    elif what == "of other settings":  # by a run of segment, of which the manifest knows nothing
+        segment(photo, overrides=("points_per_side=2", *SETTINGS[1:]))
+    elif what in ("one less", "odd", "another schema", "of another size", "no funnel"):
+        document = json.loads(summary.read_text())
+        if what == "one less":
+            document["masks"].pop()
+        elif what == "odd":
+            document["masks"][0]["id"] = "1"
+        elif what == "another schema":
+            document["schema"] = "densecli/summary/2"
+        elif what == "of another size":
+            document["masks"][0]["segmentation"]["size"][0] *= 2
+        else:
+            del document["funnel"]["after_nms"]
+        summary.write_text(json.dumps(document) + "\n")
     else:  # of other settings, by a run before this one
         run(batch_job(photo, kinds=("json",), overrides=(*SETTINGS, "pred_iou_thresh=0.7"), out="other"))
         summary.write_bytes(Path("other/img0_masks.json").read_bytes())
-    assert run(batch_job(photo, kinds=("overlay", "masks", "json"))).done == 1
+    kinds = ("overlay", "masks") if what == "not recorded" else ("overlay", "masks", "json")
+    assert run(batch_job(photo, kinds=kinds)).done == 1
+    if what == "not recorded":
+        assert len(list(Path("out/img0_masks").iterdir())) == _count(Path("truth/img0_masks.json"))
+        return
     assert timeless(Path("out"))["img0_masks.json"] == timeless(Path("truth"))["img0_masks.json"]
     assert len(list(Path("out/img0_masks").iterdir())) == _count(summary) > 0
+
+
+def segment(photo: Path, overrides: Sequence[str]) -> None:
+    job = Job([str(photo)], Path("out"), ("json",), WriteOptions())
+    with Console(quiet=True) as console:
+        assert segment_all(job, console, preset="dense", overrides=overrides, model=MODEL, device="cpu") == 0
+
+
+def test_overwrite_runs_the_model(frames: Path) -> None:
+    """Whoever asks for it may have an overlay that somebody painted over."""
+    assert run(batch_job(frames, kinds=FIRST)).done == 6
+    before = timeless(Path("out"))
+    Path("out/img2_overlay.png").write_bytes(before["img3_overlay.png"])
+    summaries = {path: path.stat().st_mtime_ns for path in Path("out").glob("*_masks.json")}
+    assert run(batch_job(frames, kinds=FIRST, overwrite=True)).done == 6
+    assert timeless(Path("out")) == before
+    assert not any(path.stat().st_mtime_ns == then for path, then in summaries.items())
+
+
+def test_a_killed_run_leaves_no_overlay_of_another_opacity_behind(frames: Path) -> None:
+    photo = frames / "img0.png"
+    assert run(batch_job(photo, kinds=FIRST)).done == 1
+    before = timeless(Path("out"))
+    code = (
+        "import os, signal; from densecli.sinks import cutouts; from densecli.cli.app import main; "
+        "cutouts.write = lambda *given: os.kill(os.getpid(), signal.SIGKILL); main()"
+    )
+    settings = [word for key in SETTINGS for word in ("-s", key)]
+    command = ["batch", str(photo), "-o", "out", "--save", "overlay,cutouts,json", "--alpha", "0.2", "-m", MODEL]
+    killed = subprocess.run([sys.executable, "-c", code, *command, "-d", "cpu", *settings], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run(batch_job(photo, kinds=FIRST))
+    assert {name: data for name, data in timeless(Path("out")).items() if name in before} == before
+
+
+def test_another_picture_of_the_same_age_and_size(frames: Path) -> None:
+    """What was saved of the old one is not taken for the new one's."""
+    photo = frames / "img0.bmp"
+    Image.open(frames / "img0.png").save(photo)
+    status = photo.stat()
+    run(batch_job(photo, kinds=FIRST))
+    Image.open(frames / "img3.png").save(photo)
+    os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert run(batch_job(photo, kinds=("labels", "json"))).done == 1
+    assert run(batch_job(photo, kinds=FIRST)).done == 1
+    run(batch_job(photo, kinds=("overlay", "labels", "json"), out="truth"))
+    assert timeless(Path("out")) == timeless(Path("truth"))
+
+
+@pytest.mark.slow
+def test_with_several_workers_and_a_photo_that_is_damaged(frames: Path) -> None:
+    run(batch_job(frames, kinds=FIRST))
+    for number in (1, 2, 3):
+        (frames / f"bad{number}.png").write_bytes((frames / "img0.png").read_bytes()[:2000])
+    outcome = run(batch_job(frames, kinds=("overlay", "masks", "json"), workers=2))
+    assert (outcome.done, outcome.failed) == (6, 3)
 
 
 def test_candidates_take_the_model(frames: Path) -> None:

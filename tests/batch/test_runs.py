@@ -304,6 +304,16 @@ def interrupt_when(condition: Callable[[], bool], *signals: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def test_ctrl_c_ends_a_run_in_the_background(frames: Path) -> None:
+    """A shell without job control starts it with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        interrupt_when(Path("out/img0_masks.json").exists, signal.SIGINT)
+        assert run(batch_job(frames)).exit_code == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_nohup_holds(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -159,6 +159,10 @@ def test_a_picture_is_no_list() -> None:
     assert said.endswith("is an archive, not a list of inputs; give a text file with one name a line")
     (said,) = listed(b"<!DOCTYPE html><title>Log in</title>")
     assert "is an HTML page, not a list of inputs" in said
+    (said,) = listed(b"\xef\xbb\xbf\n<HTML lang=en>")
+    assert "is an HTML page, not a list of inputs" in said
+    (said,) = listed(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    assert "is a Git LFS pointer, not a list of inputs" in said
 
 
 def test_names_may_begin_as_other_files_do() -> None:
@@ -166,6 +170,10 @@ def test_names_may_begin_as_other_files_do() -> None:
     files(*names)
     for name in names:
         assert listed(f"{name}\n".encode()) == listed(name.encode() + b"\0") == [Path(name).stem]
+    assert listed(b"BMW.png\r\n\x1a\r\n")[0] == listed(b"\fBMW.png\n")[0] == "BMW"  # as DOS and man end a page
+    files("<headshots>/a.png")
+    assert listed(b"<headshots>/a.png\n") == ["<headshots>/a"]
+    assert listed(b"GIF89a.png\n\x1b[01;35mBMW.png\x1b[0m\n")[0] == "GIF89a"  # colours of ls
 
 
 def test_a_bad_line_of_a_list_costs_no_other() -> None:

@@ -191,6 +191,26 @@ def test_a_read_only_output_folder(frames: Path, run_densecli: Command) -> None:
     assert list((frames / "out").iterdir()) == []
 
 
+def test_a_terminal_that_is_closed_ends_it_as_sigterm_does(frames: Path, run_densecli: Command) -> None:
+    """What is in work is finished and recorded, though there is nobody to tell."""
+    make_photos(frames / "frames", np.asarray(Image.open(frames / "frames" / "img0.png")), 12)
+    argv = [os.fspath(word) for word in run_densecli.argv("batch", "frames", *OPTIONS, "--no-report")]
+    process, terminal = os.forkpty()
+    if process == 0:
+        os.chdir(frames)
+        os.execve(argv[0], argv, dict(run_densecli.environment))
+    until = time.monotonic() + 60
+    while len(list((frames / "out").glob("*_masks.json"))) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 130
+    done = {name for name, entry in entries(frames / "out").items() if entry["status"] == "done"}
+    assert 2 <= len(done) < 12 and leftovers(frames / "out") == []
+    assert {
+        f"frames/{path.name.replace('_masks.json', '.png')}" for path in (frames / "out").glob("*_masks.json")
+    } == done
+
+
 def test_a_full_disk(frames: Path, run_densecli: Command, whole: tuple[Path, Finished]) -> None:
     disk = frames / "out"
     of_six = room_of((whole[0] / "out").glob("img*"))

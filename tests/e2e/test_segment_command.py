@@ -295,6 +295,19 @@ def test_skip_existing_does_nothing_where_all_is_there(
     assert {path: path.stat().st_mtime_ns for path in (everything.folder / "again").rglob("*")} == before
 
 
+def test_skipped_ones_are_printed_where_they_were_given(everything: Everything, run_densecli: Command) -> None:
+    folder = everything.folder / "order"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        (folder / f"{name}.png").write_bytes((everything.folder / "desk.png").read_bytes())
+    options = (*SMALL, "--save", "json", "--json", "--skip-existing")
+    assert run_densecli("segment", "b.png", "c.png", *options, cwd=folder).code == 0
+    (folder / "densecli-out" / "c_masks.json").write_text("[1, 2]")
+    done = run_densecli("segment", "a.png", "b.png", "c.png", *options, cwd=folder)
+    assert done.code == 0, done.stderr
+    assert [found["image"]["path"] for found in json.loads(done.stdout)] == ["a.png", "b.png"]
+
+
 # --- inputs that fail ------------------------------------------------------------------------------------------------
 
 

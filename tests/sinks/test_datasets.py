@@ -283,6 +283,50 @@ def test_what_readers_do_not_open_stands_there_as_png(run: Run, name: str, later
     assert len(list((run.out / "yolo" / "images").iterdir())) == 5 == len(list((run.out / "yolo" / "labels").iterdir()))
 
 
+def test_what_readers_open_is_linked_to(run: Run) -> None:
+    """A TIFF of 16 bits too, a photo of two pictures (its last one may be anything), and suffixes in capitals."""
+    grey = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH)).astype(np.uint16)
+    for stem, name in (("deep", "deep.tif"), ("loud", "LOUD.JPG"), ("pair", "pair.jpg")):
+        run.image(stem, f"photos/{stem}.png", 5)
+        (run.folder / "photos" / f"{stem}.png").unlink()
+        run.names[stem] = f"photos/{name}"
+    Image.fromarray(grey).save(run.folder / "photos" / "deep.tif")
+    Image.fromarray(image_of(1)).save(run.folder / "photos" / "LOUD.JPG")
+    pair = run.folder / "photos" / "pair.jpg"
+    Image.fromarray(image_of(1)).save(pair, format="MPO", save_all=True, append_images=[Image.fromarray(image_of(2))])
+    with open(pair, "ab") as file:
+        file.write(b"film")
+    run.datasets()
+    for stem, name in (("deep", "deep.tif"), ("loud", "LOUD.JPG"), ("pair", "pair.jpg")):
+        link = run.out / "yolo" / "images" / f"{stem}{Path(name).suffix}"
+        assert link.resolve() == run.folder / "photos" / name
+    assert not (run.out / "dataset_images").exists()
+
+
+def test_a_picture_of_the_users_beside_ours_stays(run: Run) -> None:
+    run.image("a", "photos/a.jpg", 5)
+    run.datasets()
+    own = run.out / "yolo" / "images" / "a.png"
+    Image.fromarray(image_of(9)).save(own)
+    mine = own.read_bytes()
+    run.datasets()
+    datasets = Datasets(ALL, Here(run.out))
+    datasets.remove("a", "photos/a.jpg")
+    assert own.read_bytes() == mine and not (run.out / "yolo" / "images" / "a.jpg").exists()
+
+
+def test_the_link_to_a_copy_goes_with_its_input(run: Run) -> None:
+    run.image("a", "photos/a.png", 5)
+    (run.folder / "photos" / "a.png").rename(run.folder / "photos" / "a.gif")
+    run.names["a"] = "photos/a.gif"
+    Image.fromarray(image_of(5)).save(run.folder / "photos" / "a.gif")
+    datasets = run.datasets()
+    link = run.out / "yolo" / "images" / "a.png"
+    assert link.resolve() == run.out / "dataset_images" / "a.png"
+    datasets.remove("a", "photos/a.gif")
+    assert not os.path.lexists(link) and not (run.out / "yolo" / "labels" / "a.txt").exists()
+
+
 def test_a_picture_stands_there_once_when_it_is_another_kind_than_before(run: Run) -> None:
     """As sets of an older densecli, which linked to every kind, and a photo that was cleaned of its film."""
     run.image("a", "photos/a.jpg", 5)
