@@ -29,8 +29,10 @@ class Console:
         self._bar: tqdm | None = None
         self._bar_shows: tuple[str, int] | None = None
         self._status = ""
+        self._filters = warnings.catch_warnings()
 
     def __enter__(self) -> Console:
+        self._filters.__enter__()  # the caller's come back afterwards
         if not self.verbose:
             # Libraries' warnings are not for users; what matters to them is said in densecli's own words.
             warnings.simplefilter("ignore")
@@ -39,6 +41,7 @@ class Console:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._filters.__exit__(None, None, None)
         self.progress_done()
         if self.json and not self.json_lines:
             _write_result("\n]\n" if self._elements else "]\n")

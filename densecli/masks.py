@@ -242,6 +242,12 @@ class Segmentation:
     proposals: ImageCandidates | None = field(default=None, repr=False)
     """What the engine proposed, where that was kept."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "masks":  # what was made of others
+            self.__dict__.pop("_labels", None)
+            self.__dict__.pop("coverage", None)
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the image."""

@@ -6,8 +6,8 @@ import pickle
 import threading
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from densecli.checkpoints import STARTER
 from densecli.device_names import PRECISIONS, check_precision, parse_device
 from densecli.engine.current_device import current
 from densecli.engine.encoder import cast_products
+from densecli.engine.host_settings import own_defaults
 from densecli.errors import CheckpointError, EnvironmentProblem
 from densecli.files import sha256_of
 from densecli.model_names import Choice, config_path, is_file, named, names_file, path_of, verified
@@ -247,8 +248,8 @@ def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
     with _lock:
         if key not in _cache:
             begin = time.perf_counter()
-            with ThreadPoolExecutor(1) as beside:
-                sha256 = beside.submit(weights_sha256, choice)  # the GIL is free while it reads and hashes
+            # Building draws random numbers, of which the host program may count its own.
+            with _hashing(choice) as sha256, own_defaults(), torch.random.fork_rng([]):
                 network = build_network(choice.config, random_weights=False)
                 _fill(network, read_weights(choice.weights), choice.weights, choice.config)
                 network = network.float().requires_grad_(False)
@@ -256,7 +257,7 @@ def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
                     cast_products(network.image_encoder, DTYPES[precision])
                 network = _moved(network, device)
             seconds = time.perf_counter() - begin
-            _cache[key] = LoadedModel(choice.name, network, sha256.result(), device, precision, seconds)
+            _cache[key] = LoadedModel(choice.name, network, sha256(), device, precision, seconds)
         return _cache[key]
 
 
@@ -267,6 +268,35 @@ def _moved(network: SAM2Base, device: torch.device) -> SAM2Base:
         raise EnvironmentProblem(
             f"cannot put the model on {device} ({short_reason_of(error)}); use a smaller --model, or --device cpu"
         ) from error
+
+
+@contextmanager
+def _hashing(choice: Choice) -> Iterator[Callable[[], str]]:
+    """SHA-256 of the weights beside the block; the GIL is free while they are read and hashed.
+
+    In a thread of its own: an executor takes no work once the main thread has ended, which may not be the last one.
+    """
+    found: list[str | BaseException] = []
+
+    def work() -> None:
+        try:
+            found.append(weights_sha256(choice))
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=work, name="densecli-sha256")
+    thread.start()
+
+    def result() -> str:
+        thread.join()
+        if isinstance(found[0], BaseException):
+            raise found[0]
+        return found[0]
+
+    try:
+        yield result
+    finally:
+        thread.join()
 
 
 def notices_of(choice: Choice) -> list[str]:

@@ -141,7 +141,11 @@ def layer_of_overrides(overrides: Sequence[str]) -> Layer:
         "extends": "is not set this way; use --preset",
         "for_model": "is not set this way; --set values apply to whichever model runs, so name the value itself",
     }
+    if isinstance(overrides, str):
+        raise preset_error(_SET, "", f"{shown_value(overrides)} given; allowed: a list of KEY=VALUE")
     for override in overrides:
+        if not isinstance(override, str):
+            raise preset_error(_SET, "", f"{override!r} given; allowed: KEY=VALUE, such as points_per_side=48")
         name, equals, text = override.partition("=")
         name = name.strip()
         if not equals or not name:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from densecli.engine import memory
+from densecli.engine.host_settings import own_defaults
 from densecli.engine.proposals import GRID_KEYS, MASK_KEYS
 from densecli.errors import InputError, UsageError
 from densecli.image_candidates import ImageCandidates
@@ -70,6 +71,7 @@ def refiltered(
     return choose_again(kept, wish.resolve(kept.model["name"]), load_seconds)
 
 
+@own_defaults()
 def choose_again(
     kept: ImageCandidates,
     preset: ResolvedPreset,

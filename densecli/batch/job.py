@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -60,6 +61,10 @@ class BatchJob:
     `staging_folder`, which the run empties."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.inputs, (str, os.PathLike)):
+            raise UsageError(f"inputs {self.inputs!r}: give a list, of one if there is one")
+        object.__setattr__(self, "inputs", [os.fspath(given) for given in self.inputs])
+        object.__setattr__(self, "output_dir", Path(self.output_dir))
         if output_url(str(self.output_dir)) is not None:
             raise UsageError(f"--output-dir {self.output_dir}: is a URL; give it as output_url")
         if self.output_url is not None and self.output_dir != staging_folder(self.output_url, self.shard):

@@ -9,6 +9,8 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 
+from densecli.engine.host_settings import own_defaults
+
 
 class _OnADevice(Protocol):
     @property
@@ -33,7 +35,7 @@ def on_own_device(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenat
 
     @wraps(method)
     def on_it(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with current(self.device), torch.autocast(self.device.type, enabled=False):
+        with current(self.device), own_defaults(), torch.autocast(self.device.type, enabled=False):
             return method(self, *args, **kwargs)
 
     return on_it

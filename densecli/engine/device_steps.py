@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import torch
 from densecli.engine.acceleration import PLAIN, Acceleration, Function, Kept
 from densecli.engine.device_decoder import DeviceDecoder, SharedImage, Transformed, storage_dtype
 from densecli.engine.encoder import Features, features_of
+from densecli.engine.host_settings import Switch
 from densecli.engine.memory import LoopSize
 
 if TYPE_CHECKING:
@@ -114,27 +114,7 @@ def accelerated_features(
         return features_of(network, [one.clone() for one in kept.made[key](image)])
 
 
-class _Switch:
-    """PyTorch's switch for float32 products, the process's: the first block in sets it, the last one out resets it."""
-
-    def __init__(self) -> None:
-        self._lock, self._inside, self._before = threading.Lock(), 0, ""
-
-    def enter(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._before = torch.get_float32_matmul_precision()
-                torch.set_float32_matmul_precision("high")
-            self._inside += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                torch.set_float32_matmul_precision(self._before)
-
-
-_SWITCH = _Switch()
+_FLOAT32_PRODUCTS = Switch(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "high")
 
 
 @contextmanager
@@ -146,8 +126,5 @@ def token_products(dtype: torch.dtype) -> Iterator[None]:
     if dtype == torch.float32:
         yield
         return
-    _SWITCH.enter()
-    try:
+    with _FLOAT32_PRODUCTS.on():
         yield
-    finally:
-        _SWITCH.leave()

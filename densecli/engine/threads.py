@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import cache
 from threading import Barrier
 from typing import Any, TypeVar
@@ -16,19 +18,43 @@ B = TypeVar("B")
 _SLICES = 4
 
 
-@cache
-def worker_threads(n: int) -> ThreadPoolExecutor:
+class _Inline(Executor):
+    """Does the work where it is given."""
+
+    def submit(self, work: Callable[..., A], /, *arguments: Any, **more: Any) -> Future[A]:
+        done: Future[A] = Future()
+        try:
+            done.set_result(work(*arguments, **more))
+        except BaseException as error:
+            done.set_exception(error)
+        return done
+
+
+def worker_threads(n: int) -> Executor:
     """n threads for compiled loops."""
-    return ThreadPoolExecutor(n, thread_name_prefix="densecli-loops")
+    return _Inline() if _is_ending() else _worker_threads(n)
 
 
-@cache
-def single_threads(n: int) -> ThreadPoolExecutor:
+def single_threads(n: int) -> Executor:
     """n threads in each of which torch itself uses one.
 
     For many small products: shared by all threads, every single one of them ends with waiting for the slowest.
     """
+    return _Inline() if _is_ending() else _single_threads(n)
 
+
+def _is_ending() -> bool:
+    """Whether the main thread has ended, from when on pools take no work; others may go on for long."""
+    return not threading.main_thread().is_alive()
+
+
+@cache
+def _worker_threads(n: int) -> Executor:
+    return ThreadPoolExecutor(n, thread_name_prefix="densecli-loops")
+
+
+@cache
+def _single_threads(n: int) -> Executor:
     def alone() -> None:
         torch.get_num_threads()  # a thread's first question gives it the number for all: before, not after
         torch.set_num_threads(1)
@@ -41,6 +67,15 @@ def single_threads(n: int) -> ThreadPoolExecutor:
     # torch keeps the number by thread, and the last that was set for threads to come: those must not have one.
     torch.set_num_threads(n)
     return pool
+
+
+def _forget_pools() -> None:
+    _worker_threads.cache_clear()
+    _single_threads.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pools)  # a forked child has the pools, and none of their threads
 
 
 def without_gradients(work: Callable[..., A]) -> Callable[..., A]:

@@ -63,15 +63,18 @@ class _PillowSettings:
     def __enter__(self) -> None:
         with self._lock:
             if self._readers == 0:
-                # Pillow raises above twice this value; the warning below that would only be noise.
-                self._change(Image, "MAX_IMAGE_PIXELS", MAX_PIXELS // 2)
+                # Pillow warns above this value, and raises above twice of it; what is too large is refused before.
+                self._change(Image, "MAX_IMAGE_PIXELS", MAX_PIXELS)
                 # A half-decoded image must never pass for a whole one.
                 self._change(ImageFile, "LOAD_TRUNCATED_IMAGES", False)
                 # Image generators store workflows of many megabytes in a PNG's text; that is no reason to refuse it.
                 self._change(PngImagePlugin, "MAX_TEXT_CHUNK", 64 << 20)
                 self._change(PngImagePlugin, "MAX_TEXT_MEMORY", 256 << 20)
-                self._stack.enter_context(warnings.catch_warnings())
-                warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+                # A warning about metadata must not become an error. Else filters stay as they are: they are the
+                # process's, and the host program may be changing them in another thread.
+                if any(action == "error" for action, *_ in warnings.filters):
+                    self._stack.enter_context(warnings.catch_warnings())
+                    warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
             self._readers += 1
 
     def __exit__(self, *exc: object) -> None:
