@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 __version__ = "0.1.0"
-__all__ = ["Mask", "Segmentation", "Segmenter", "__version__"]
+__all__ = ["Mask", "Segmentation", "Segmenter", "__version__", "save"]
 
 TYPE_CHECKING = False  # as typing has it; a file of that name in the current folder would be taken for typing here
 if TYPE_CHECKING:
     from densecli.masks import Mask, Segmentation
+    from densecli.saving import save
     from densecli.segmenter import Segmenter
 
 # `import densecli` must stay instant (--help, --version): torch is only imported once one of these is used.
-_LAZY = {"Segmenter": "densecli.segmenter", "Segmentation": "densecli.masks", "Mask": "densecli.masks"}
+_LAZY = {
+    "Segmenter": "densecli.segmenter",
+    "Segmentation": "densecli.masks",
+    "Mask": "densecli.masks",
+    "save": "densecli.saving",
+}
 
 
 def __dir__() -> list[str]:

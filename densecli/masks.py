@@ -218,7 +218,9 @@ class Segmentation:
     """Everything that one run over one image gave.
 
     pixels: H×W×3 uint8 RGB, the image as it was segmented. masks: by falling area, ids from 1.
-    funnel, seconds, image, model, preset: as in the summary.
+    funnel, seconds, image, model, preset: as in the summary. warnings: what went differently from what was asked.
+    notices: what is worth knowing. advice: what to change, where the masks look like a user's trouble, or None.
+    proposals: what the model proposed, where that was kept (keep_candidates), for Segmenter.refilter.
     """
 
     pixels: np.ndarray = field(repr=False)

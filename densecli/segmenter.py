@@ -49,6 +49,9 @@ class Segmenter:
     device: auto, cuda, cuda:N, mps or cpu, or a torch.device. precision: auto, fp32, bf16 or fp16.
 
     Raises UsageError, CheckpointError or EnvironmentProblem (densecli.errors), with what to do about it.
+
+    Usable from several threads. preset, resolved: the preset, and its values for this model. model: name, network,
+    device, precision. notices: what a user should know of the choice of model. densecli.save writes the files of a result.
     """
 
     def __init__(
@@ -107,7 +110,7 @@ class Segmenter:
         """All masks of one image.
 
         image: a path or fsspec URL, a picture of Pillow, or H×W×3 uint8 RGB, which is copied.
-        progress: called with points done and points in all.
+        progress: called after each batch with points done and points in all; once, where all points are one batch.
         keep_candidates: keep in `proposals` what the engine proposes above a floor (0.5 and 0.5 for True; thresholds
         of the preset that are lower count), for `refilter` and for saving.
         Raises InputError for an image that cannot be read, EnvironmentProblem when memory runs out.
