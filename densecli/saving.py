@@ -25,7 +25,8 @@ def save(
     """Write a result's outputs, as `--save` does; returns the path of each kind. Only what densecli wrote is replaced.
 
     output_dir: made if missing. name: of the outputs, such as `desk` or `a/desk` for `OUT/a/desk_overlay.png`.
-    kinds: overlay, json, labels, labels-wholes, labels-leaves, masks, cutouts, candidates. alpha: of the overlay, 0 to 1.
+    kinds: overlay, json, labels, labels-wholes, labels-leaves, masks, cutouts, candidates. alpha: opacity of the
+    overlay, 0 to 1.
     Raises UsageError for a kind that is none, OutputError where it cannot be written.
     """
     asked = parse_kinds(kinds if isinstance(kinds, str) else ",".join(kinds))

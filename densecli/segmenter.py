@@ -51,7 +51,7 @@ class Segmenter:
     Raises UsageError, CheckpointError or EnvironmentProblem (densecli.errors), with what to do about it.
 
     Usable from several threads. preset, resolved: the preset, and its values for this model. model: name, network,
-    device, precision. notices: what a user should know of the choice of model. densecli.save writes the files of a result.
+    device, precision. notices: what a user should know of the choice of model. densecli.save writes a result's files.
     """
 
     def __init__(
