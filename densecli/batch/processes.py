@@ -41,7 +41,8 @@ class Process:
             stdout=subprocess.PIPE,
             env=environment,
             # Ctrl-C is for the run, which lets its workers finish.
-            start_new_session=True,
+            start_new_session=os.name != "nt",
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         if self._killed:
             self._child.kill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_MOST_PAIRS = 4_000_000
+_MOST_PAIRS = 1 << 18  # of corners that are compared at a time: what a cache holds
 
 
 def regions_of(window: np.ndarray, x: int = 0, y: int = 0) -> list[list[np.ndarray]]:
@@ -36,22 +36,23 @@ def joined(outlines: list[np.ndarray]) -> np.ndarray:
     all: fillers that draw the outline too draw them, a pixel wide. At least three points, as readers want them; of a
     single pixel the same one thrice.
     """
-    polygon, waiting = outlines[0], list(range(1, len(outlines)))
-    newest = polygon
-    # For each outline: squared distance to the polygon, the polygon's corner, the number of its own corner.
-    nearest: dict[int, tuple[float, np.ndarray, int]] = {}
-    while waiting:
-        for number in waiting:
-            here, there = _nearest(newest, outlines[number])
-            distance = float(((newest[here].astype(float) - outlines[number][there]) ** 2).sum())
-            if number not in nearest or distance < nearest[number][0]:
-                nearest[number] = (distance, newest[here], there)
-        chosen = min(waiting, key=lambda number: nearest[number][0])
-        waiting.remove(chosen)
-        _, corner, there = nearest[chosen]
-        newest = outlines[chosen]
-        place = int(np.flatnonzero((polygon == corner).all(axis=1))[0])
-        polygon = np.concatenate([polygon[: place + 1], newest[there:], newest[: there + 1], polygon[place:]])
+    polygon = newest = outlines[0]
+    if len(outlines) > 1:
+        # Corners of those that wait, one after the other; for each the nearest corner of the polygon.
+        corners = np.concatenate(outlines[1:])
+        owner = np.repeat(np.arange(1, len(outlines)), [len(outline) for outline in outlines[1:]])
+        place = np.concatenate([np.arange(len(outline)) for outline in outlines[1:]])
+        distance, nearest = np.full(len(corners), np.inf), np.zeros_like(corners)
+    for _ in outlines[1:]:
+        new_distance, new_nearest = _nearest(corners, newest)
+        closer = new_distance < distance
+        distance[closer], nearest[closer] = new_distance[closer], new_nearest[closer]
+        best = int(distance.argmin())
+        newest, there = outlines[owner[best]], int(place[best])
+        tie = int(np.flatnonzero((polygon == nearest[best]).all(axis=1))[0])
+        polygon = np.concatenate([polygon[: tie + 1], newest[there:], newest[: there + 1], polygon[tie:]])
+        left = owner != owner[best]
+        corners, owner, place, distance, nearest = (a[left] for a in (corners, owner, place, distance, nearest))
     if len(polygon) < 3:
         polygon = np.concatenate([polygon, np.repeat(polygon[-1:], 3 - len(polygon), axis=0)])
     return polygon
@@ -62,10 +63,15 @@ def _extent(outline: np.ndarray) -> int:
     return int(width * height)
 
 
-def _nearest(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
-    """Indices of two corners close to each other (the closest ones, unless there are very many)."""
-    step = max(1, int(np.ceil(np.sqrt(len(first) * len(second) / _MOST_PAIRS))))
-    a, b = first[::step].astype(np.float32), second[::step].astype(np.float32)
-    distances = (a[:, None, 0] - b[None, :, 0]) ** 2 + (a[:, None, 1] - b[None, :, 1]) ** 2
-    here, there = np.unravel_index(int(distances.argmin()), distances.shape)
-    return int(here) * step, int(there) * step
+def _nearest(corners: np.ndarray, outline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each of n corners the squared distance of the nearest one of an outline, and that one (n×2)."""
+    x, y = outline.T.astype(np.float32)
+    found = np.empty(len(corners), np.intp)
+    step = max(1, _MOST_PAIRS // len(outline))
+    for begin in range(0, len(corners), step):
+        some = corners[begin : begin + step].astype(np.float32)
+        apart = (some[:, :1] - x) ** 2
+        apart += (some[:, 1:] - y) ** 2
+        found[begin : begin + step] = apart.argmin(1)
+    nearest = outline[found]
+    return ((corners.astype(float) - nearest) ** 2).sum(1), nearest

@@ -19,7 +19,7 @@ from densecli.sources.tree_names import safe_folders
 from densecli.sources.urls import local_path
 from densecli.sources.video import Frame, frames, promised_frames
 from densecli.sources.walking import Entry, Skipped, Trouble
-from densecli.wording import shown_name
+from densecli.wording import reason_of, shown_name
 
 _MANY = 20
 """Inputs that are not there, from which on a run tells of each and keeps record."""
@@ -203,6 +203,9 @@ class Collection:
                 )
         except DensecliError as error:
             yield Problem(entry.name, error, next(running))
+        except Exception as error:  # a library's, which must not cost the other inputs
+            said = f"cannot be read ({type(error).__name__}: {reason_of(error)}); please report it"
+            yield Problem(entry.name, InputError(said), next(running))
 
     def _entries(self, skipped: Skipped) -> Iterator[Entry | Trouble]:
         """Files in order, videos whole."""

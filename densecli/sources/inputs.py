@@ -270,7 +270,8 @@ def _root_names(given: str, kind: str) -> list[str]:
     root = split_pattern(given)[0] if kind == "pattern" else given
     local = local_path(root)
     place = os.path.abspath(local) if local is not None else root.partition("::")[0].split("://", 1)[-1]
-    parts = [part for part in place.replace(os.sep, "/").split("/") if part] or ["root"]
+    inside = os.path.splitdrive(place)[1] if local is not None else place
+    parts = [part for part in inside.replace(os.sep, "/").split("/") if part] or ["root"]
     if kind == "list":
         parts[-1] = PurePath(file_name(given)).stem
     return ["_".join(parts[-count:]) for count in range(1, len(parts) + 1)]

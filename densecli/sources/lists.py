@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import locale
 import os
 import posixpath
 import re
@@ -72,7 +73,10 @@ class InputList:
         absolute = os.path.abspath(path)
         if absolute.startswith(self._base):  # nearly all, and a list may have a million
             return absolute[len(self._base) :].replace(os.sep, "/")
-        inside = os.path.relpath(absolute, self._base)
+        try:
+            inside = os.path.relpath(absolute, self._base)
+        except ValueError:  # on another drive of Windows
+            inside = absolute
         pure = PurePath(inside)
         if ".." in pure.parts or pure.is_absolute():
             pure = PurePath(absolute)
@@ -84,12 +88,19 @@ class InputList:
         if _ends_in_nul(self._file):
             for name in _split(self._file, b"\0"):
                 if name.strip(b"\r\n"):  # what follows the last NUL
-                    yield os.fsdecode(name)
+                    yield _text(name)
             return
         for number, line in enumerate(self._file):
-            text = os.fsdecode(line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).strip()
+            text = _text(line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).strip()
             if text and not text.startswith("#"):
                 yield text
+
+
+def _text(name: bytes) -> str:
+    try:
+        return os.fsdecode(name)
+    except UnicodeDecodeError:  # Windows has no names of any bytes: it is in its own code page, as Notepad writes
+        return name.decode(locale.getpreferredencoding(False), "backslashreplace")
 
 
 def _as_utf8(file: BinaryIO, stack: ExitStack) -> BinaryIO:

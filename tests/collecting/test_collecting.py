@@ -12,6 +12,7 @@ import threading
 import time
 import tracemalloc
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 
 from densecli.errors import InputError, UsageError
 from densecli.sinks.images import save_png
-from densecli.sources import natural_key
+from densecli.sources import collecting, natural_key
 from densecli.sources.collecting import Collection, Item, Problem
 from densecli.sources.names import collision_key
 from densecli.sources.sorting import sorted_names
@@ -470,3 +471,18 @@ def test_a_huge_folder_is_never_held() -> None:
         tracemalloc.stop()
     assert last == 99_999
     assert peak < 3_000_000  # the names alone would be 6 MB, with their keys 15
+
+
+def test_a_video_that_a_library_fails_on_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PyAV 14 did, which lacks an attribute."""
+    files("p/a.png", "p/c.png")
+    Path("p/b.mp4").write_bytes(b"\0\0\0\x20ftypisom")
+
+    def broken(*given: object, **more: object) -> Iterator[object]:
+        raise AttributeError("no\nduration")
+        yield
+
+    monkeypatch.setattr(collecting, "frames", broken)
+    first, problem, last = Collection(["p"], output_dir="out")
+    assert isinstance(first, Item) and isinstance(last, Item) and isinstance(problem, Problem)
+    assert str(problem.error) == "cannot be read (AttributeError: no duration); please report it"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import locale
 import os
 import subprocess
 import sys
 import threading
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from densecli.sources.collecting import Collection, Item
+from densecli.sources.lists import InputList
 from densecli.sources.names import collision_key
 from tests.collecting.conftest import NAME, SUFFIX, files, items, problems, stems
 from tests.conftest import CHECKOUT, Command
@@ -174,6 +177,25 @@ def test_names_may_begin_as_other_files_do() -> None:
     files("<headshots>/a.png")
     assert listed(b"<headshots>/a.png\n") == ["<headshots>/a"]
     assert listed(b"GIF89a.png\n\x1b[01;35mBMW.png\x1b[0m\n")[0] == "GIF89a"  # colours of ls
+
+
+def test_lists_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That name files on another drive, and whose letters are those of its own code page."""
+
+    def relpath(path: str, start: str) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    files("p/a.png")
+    Path("p/list.txt").write_text(f"{Path('p/a.png').absolute()}\n/else/b.png\n")
+    with ExitStack() as stack:
+        found = InputList("p/list.txt", stack)
+        monkeypatch.setattr(os.path, "relpath", relpath)
+        assert [found.relative(path) for path in found.paths()] == ["a.png", "else/b.png"]
+    monkeypatch.setattr(os, "fsdecode", lambda name: name.decode("utf-8", "strict"))
+    monkeypatch.setattr(locale, "getpreferredencoding", lambda do_setlocale: "cp1252")
+    with ExitStack() as stack:
+        Path("list.txt").write_bytes("foto ä.jpg\n".encode("cp1252"))
+        assert list(InputList("list.txt", stack).paths()) == ["foto ä.jpg"]
 
 
 def test_a_bad_line_of_a_list_costs_no_other() -> None:

@@ -423,6 +423,26 @@ def test_labelme_polygons_fill_to_the_masks(run: Run) -> None:
             assert iou(read, mask) > 0.97
 
 
+@given(seed=st.integers(0, 2**20), holes=st.integers(2, 40))
+@settings(max_examples=40)
+def test_ties_are_as_short_as_can_be(seed: int, holes: int) -> None:
+    """There and back along a tree of the shortest lines between outlines."""
+    rng = np.random.default_rng(seed)
+    mask = np.ones((60, 90), bool)
+    for y, x in zip(rng.integers(2, 57, holes), rng.integers(2, 87, holes), strict=True):
+        mask[y : y + rng.integers(1, 4), x : x + rng.integers(1, 4)] = False
+    for region in regions_of(mask):
+        polygon = joined(region)
+        gaps = [[cdist(a, b).min() for b in region] for a in region]
+        tied, ties = {0}, 0.0
+        while len(tied) < len(region):
+            ties += min(gaps[i][j] for i in tied for j in range(len(region)) if j not in tied)
+            tied.add(min((gaps[i][j], j) for i in tied for j in range(len(region)) if j not in tied)[1])
+        around = sum(np.linalg.norm(np.diff([*outline, outline[0]], axis=0), axis=1).sum() for outline in region)
+        whole = np.linalg.norm(np.diff([*polygon, polygon[0]], axis=0), axis=1).sum()
+        assert whole == pytest.approx(around + 2 * ties)
+
+
 MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
 
