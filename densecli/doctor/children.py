@@ -104,7 +104,7 @@ def run_probe(name: str, limit: float) -> Outcome:
         )
         try:
             assert child.stdout is not None
-            steps, begun, timed_out = _follow(child.stdout, limit + _GRACE)
+            steps, begun, timed_out, limit = _follow(child.stdout, limit)
         finally:
             _kill(child)
         stderr.seek(0)
@@ -114,8 +114,9 @@ def run_probe(name: str, limit: float) -> Outcome:
     return Outcome(steps, said)
 
 
-def _follow(stdout: IO[bytes], patience: float) -> tuple[dict[str, Step], str | None, bool]:
-    """Read the child's lines to the end: steps done, the step that was begun and not done, whether time ran out."""
+def _follow(stdout: IO[bytes], limit: float) -> tuple[dict[str, Step], str | None, bool, float]:
+    """Read the child's lines to the end: steps done, the step that was begun and not done, whether time ran out for it,
+    and how long it had."""
     lines: queue.Queue[bytes | None] = queue.Queue()
 
     def read() -> None:
@@ -129,14 +130,14 @@ def _follow(stdout: IO[bytes], patience: float) -> tuple[dict[str, Step], str | 
     begun: str | None = "start"
     while True:
         try:
-            line = lines.get(timeout=patience)
+            line = lines.get(timeout=limit + _GRACE)
         except queue.Empty:
-            return steps, begun, True
+            return steps, begun, True, limit
         if line is None:
-            return steps, begun, False
+            return steps, begun, False, limit
         message = json.loads(line)
         if "begin" in message:
-            begun = message["begin"]
+            begun, limit = message["begin"], message["limit"]
             continue
         begun = None
         if "step" not in message:  # the farewell: the probe came to its end

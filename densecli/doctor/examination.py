@@ -13,8 +13,6 @@ Progress = Callable[[str], None]
 # Rows of what a run on a CPU can do without; where it could not, the test run there has failed.
 _NOT_FOR_A_CPU = {"shadowing", "sympy", "torchvision"}
 
-_COMPILING = 3.0  # compiling for the first run took 30 s on two cores, and over a minute where they were busy
-
 
 def examine(*, deep: bool = False, limit: float | None = None, progress: Progress | None = None) -> list[Check]:
     """Run every check.
@@ -25,7 +23,7 @@ def examine(*, deep: bool = False, limit: float | None = None, progress: Progres
     seconds = time_limit() if limit is None else limit
     with ThreadPoolExecutor(max_workers=6) as pool:
         # The longest first: it decides how long all of it takes.
-        run = pool.submit(run_probe, "run", _COMPILING * seconds)  # the first one compiles
+        run = pool.submit(run_probe, "run", seconds)
         torch = pool.submit(run_probe, "torch", seconds)
         sympy = pool.submit(run_probe, "sympy", seconds)
         images = pool.submit(run_probe, "images", seconds)

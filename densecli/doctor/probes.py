@@ -26,10 +26,11 @@ class _Reporter:
     def __init__(self, limit: float, out: IO[str]) -> None:
         self._limit, self._out = limit, out
 
-    def step(self, name: str, action: Callable[[], Facts | None]) -> bool:
-        """Run one step; False if it raised."""
-        self._print({"begin": name})
-        faulthandler.dump_traceback_later(self._limit, exit=True)
+    def step(self, name: str, action: Callable[[], Facts | None], *, limits: float = 1.0) -> bool:
+        """Run one step; False if it raised. limits: as many times the limit it may take."""
+        limit = limits * self._limit
+        self._print({"begin": name, "limit": limit})
+        faulthandler.dump_traceback_later(limit, exit=True)
         begin = time.perf_counter()
         line: Facts = {"step": name}
         try:
@@ -97,7 +98,8 @@ def _probe_run(reporter: _Reporter) -> None:
 
     if not reporter.step("numba", _numba):
         return
-    if not reporter.step("run on cpu", lambda: smoke.run_on("cpu")):
+    # The first one compiles: 30 s on two cores, over a minute where they are busy.
+    if not reporter.step("run on cpu", lambda: smoke.run_on("cpu"), limits=3.0):
         return
     for device in _accelerators():
         reporter.step(f"run on {device}", lambda device=device: smoke.run_on(device))  # type: ignore[misc]

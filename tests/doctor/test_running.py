@@ -56,7 +56,7 @@ def test_a_run_is_tried_without_torchvision() -> None:
         def __init__(self) -> None:
             self.names: list[str] = []
 
-        def step(self, name: str, action: object) -> bool:
+        def step(self, name: str, action: object, *, limits: float = 1.0) -> bool:
             self.names.append(name)
             return not name.startswith("run")
 

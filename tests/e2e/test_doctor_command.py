@@ -209,10 +209,13 @@ def test_sam2_is_missing(run_densecli: Command, tmp_path: Path) -> None:
 
 
 def test_started_from_the_parent_of_a_checkout_of_sam2(run_densecli: Command, tmp_path: Path) -> None:
+    """A folder that has no sam2.modeling: `python -m densecli` takes the installed one, other programs would not."""
     (tmp_path / "sam2" / "sam2").mkdir(parents=True)
-    (tmp_path / "sam2" / "__init__.py").touch()  # what is taken, by `python -m`, has no sam2.modeling
+    (tmp_path / "sam2" / "__init__.py").touch()
     seen = rows(run_densecli("doctor", "--json", cwd=tmp_path))
     assert seen["shadowing"]["status"] == "warning" and str(tmp_path / "sam2") in seen["shadowing"]["seen"]
+    assert seen["sam2"]["status"] == "ok"
+    seen = rows(run_densecli("doctor", "--json", cwd=tmp_path, environment={"PYTHONPATH": f"{tmp_path}:{CHECKOUT}"}))
     assert seen["sam2"]["status"] == "problem" and str(tmp_path / "sam2") in seen["sam2"]["seen"]
 
 

@@ -123,7 +123,7 @@ def test_new_writes_a_commented_file_that_changes_nothing_yet(tmp_path: Path) ->
     theirs = json.loads(ok("show", "low-vram", "--json", cwd=tmp_path))
     for section in ("model", "generator", "cleanup", "limits"):
         assert ours[section] == theirs[section]
-    assert "  # starter: {generator: {pred_iou_thresh: 0.45}}\n" in text and "for_model" not in ours
+    assert "  # starter: {generator: {points_per_side: 32}}\n" in text and "for_model" not in ours
 
 
 def test_new_overwrites_only_when_told(tmp_path: Path) -> None:
