@@ -157,8 +157,11 @@ _MAX_REGISTRY = 1 << 20  # a page of text; /dev/zero has no end
 def _read_registry(file: Path) -> tuple[list[CheckpointEntry], list[str]]:
     """Entries and sources of one registry file."""
     try:
-        with file.open(encoding="utf-8") as text:
-            document = yaml.safe_load(text.read(_MAX_REGISTRY))
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(_MAX_REGISTRY + 1)
+        if len(text) > _MAX_REGISTRY:
+            raise ValueError("larger than 1 MiB, so it is no registry")
+        document = yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date that is none
         raise UsageError(f"Registry {file} cannot be read: {one_line(error)}") from error
     _check_keys(file, "", document, ("checkpoints", "sources"))

@@ -29,9 +29,9 @@ class Console:
         self._bar: tqdm | None = None
         self._bar_shows: tuple[str, int] | None = None
         self._status = ""
-        self._filters = warnings.catch_warnings()
 
     def __enter__(self) -> Console:
+        self._filters = warnings.catch_warnings()
         self._filters.__enter__()  # the caller's come back afterwards
         if not self.verbose:
             # Libraries' warnings are not for users; what matters to them is said in densecli's own words.

@@ -88,7 +88,8 @@ class Runs:
         if values.min() < 0 or ends[-1] != height * width:
             raise ValueError("counts of a picture of another size")
         starts, stops = ends[:-1:2], ends[1::2]
-        starts, stops = starts[: len(stops)][stops > starts[: len(stops)]], stops[stops > starts[: len(stops)]]
+        some = stops > starts
+        starts, stops = starts[some], stops[some]
         # A run that goes on at the top of the next column is one of each.
         first = starts // max(1, height)
         pieces = (stops - 1) // max(1, height) - first + 1

@@ -110,6 +110,7 @@ def test_own_registry_adds_checkpoints_and_sources(tmp_path: Path, monkeypatch: 
         ("", "the file is None"),
         ("[1, 2]", "the file is"),
         ("checkpoints: [", "cannot be read"),
+        ("# " + "x" * (1 << 20), "cannot be read: larger than 1 MiB"),
         ("a: 2024-13-45", "cannot be read"),
         ({"checkpoint": {}}, "checkpoint is not a known key. Did you mean 'checkpoints'"),
         ({"checkpoints": []}, "checkpoints is []"),

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from densecli.batch.outputs import missing, relative
-from densecli.batch.workers import Description
-from densecli.engine.parameters import Limits
+from densecli.batch.workers import fingerprint_of
 from densecli.from_summary import segmentation_from
 from densecli.masks import Segmentation
 from densecli.places import Place
@@ -38,21 +37,13 @@ def to_write(
     if not {"json", CANDIDATES}.isdisjoint(wanted) or recorded not in (entry.get("outputs") or ()):
         return None
     # Last what may be there as a whole, of another opacity: it is set aside until the others are written.
-    return {kind: path for kind, path in wanted.items() if kind != "overlay"} | {
-        kind: path for kind, path in wanted.items() if kind == "overlay"
-    }
+    return dict(sorted(wanted.items(), key=lambda item: item[0] == "overlay"))
 
 
 def again(
-    entry: Mapping[str, Any],
-    stem: str,
-    image: LoadedImage,
-    outputs: Mapping[str, Path],
-    place: Place,
-    alpha: float,
-    description: Description,
+    entry: Mapping[str, Any], stem: str, image: LoadedImage, outputs: Mapping[str, Path], place: Place, alpha: float
 ) -> Again | None:
-    """What can be done without the model; None where that has to run. description: of the model that would.
+    """What can be done without the model; None where that has to run. entry, outputs, alpha: as for `to_write`.
 
     The manifest says whose summary lies there; what came between, a run of segment or one that was killed, it does not.
     """
@@ -63,7 +54,10 @@ def again(
     brought = place.bring(path)
     try:
         document = read_summary(place.folder, stem)
-        if document is None or document["image"]["sha256"] != image.sha256 or not _is_of(document, description):
+        if document is None or document["image"]["sha256"] != image.sha256:
+            return None
+        model = document["model"]
+        if fingerprint_of(document["preset"]["parameters"], model["sha256"], model["precision"]) != entry["settings"]:
             return None
         segmentation = segmentation_from(document, image.pixels)
         segmentation.funnel_line()
@@ -73,15 +67,3 @@ def again(
     finally:
         if brought:
             place.let_go(path)
-
-
-def _is_of(document: Mapping[str, Any], description: Description) -> bool:
-    """Whether these masks are those that the model would give, as far as its settings tell."""
-    model, parameters = document["model"], document["preset"]["parameters"]
-    limits = set(Limits.model_fields)
-    return (
-        model["sha256"] == description.sha256
-        and model["precision"] == description.precision
-        and {k: v for k, v in parameters.items() if k not in limits}
-        == {k: v for k, v in description.parameters.items() if k not in limits}
-    )

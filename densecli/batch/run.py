@@ -205,8 +205,7 @@ class _Run:
         entry = self.as_before.get(item.stem)
         if entry is None or self.job.overwrite:
             return None
-        alpha = self.job.write_options.alpha
-        return again(entry, item.stem, image, self._outputs(item), self.place, alpha, self.description)
+        return again(entry, item.stem, image, self._outputs(item), self.place, self.job.write_options.alpha)
 
     def _follow(self, pipeline: Pipeline, manifest: Manifest, progress: Progress) -> None:
         """Record and say what comes out of the pipeline, until it is empty."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +22,26 @@ if TYPE_CHECKING:
     from densecli.segmenter import Segmenter
 
 Progress = Callable[[int, int], None]
+
+
+def fingerprint_of(parameters: Mapping[str, Any], sha256: str, precision: str) -> str:
+    """SHA-256 (64 hex digits) of values of a preset, as in the summary, of the weights' SHA-256 and of the precision.
+
+    Limits are no part of it: they change time and memory, never masks.
+    """
+    limits = set(Limits.model_fields)
+    values = {
+        "schema": SUMMARY_SCHEMA,
+        # -0.0 equals 0.0 but prints differently; adding 0.0 makes them one.
+        "parameters": {
+            key: value + 0.0 if isinstance(value, float) else value
+            for key, value in parameters.items()
+            if key not in limits
+        },
+        "model": sha256,
+        "precision": precision,
+    }
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -81,23 +101,8 @@ class Description:
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 (64 hex digits) of all that masks depend on but the image.
-
-        Limits are no part of it: they change time and memory, never masks.
-        """
-        limits = set(Limits.model_fields)
-        values = {
-            "schema": SUMMARY_SCHEMA,
-            # -0.0 equals 0.0 but prints differently; adding 0.0 makes them one.
-            "parameters": {
-                key: value + 0.0 if isinstance(value, float) else value
-                for key, value in self.parameters.items()
-                if key not in limits
-            },
-            "model": self.sha256,
-            "precision": self.precision,
-        }
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        """SHA-256 (64 hex digits) of all that masks depend on but the image."""
+        return fingerprint_of(self.parameters, self.sha256, self.precision)
 
     def fixed(self, options: SegmenterOptions) -> SegmenterOptions:
         """`options` for further workers, with everything `auto` decided as it was for this one."""

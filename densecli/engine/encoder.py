@@ -41,10 +41,8 @@ def model_input(pixels: np.ndarray, size: int, device: torch.device) -> torch.Te
     goes to a GPU as uint8 by way of pinned memory, while the one before it is still being resized. A very tall picture
     goes lying on its side, which gives the same but for rounding: rows of its height would be many times the picture.
     """
-    if device.type == "mps":
-        return model_input(pixels, size, torch.device("cpu")).to(
-            device
-        )  # before 2.7, PyTorch has no such resizing there
+    if device.type == "mps":  # where PyTorch before 2.7 has no such resizing
+        return model_input(pixels, size, torch.device("cpu")).to(device)
     lying = pixels.shape[0] > max(pixels.shape[1], _TALL * size)
     if lying:  # and not the passes in the other order: PyTorch (2.14) resizes a single column wrongly
         pixels = pixels.swapaxes(0, 1)

@@ -79,7 +79,7 @@ class Limits(_Values):
     points_per_batch: PositiveInt | Literal["auto"] = "auto"
     """Points that go through the decoder together; auto chooses from the free memory."""
     max_memory_gb: Annotated[float, Field(gt=0.0)] | None = None
-    """Ceiling for the memory of the device (CPU: of the whole process) in GB of 10^9 bytes; a warning where even one
-    point at a time is above it."""
+    """Ceiling for the memory of the device (CPU: of the whole process) in GB of 10^9 bytes; a warning where what is
+    in use before the first point is above it."""
     compile: bool = False
     """On CUDA, compile the network's steps: minutes for the first image, and less time for each of many that follow."""
