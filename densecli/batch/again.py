@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densecli.batch.outputs import missing, relative
+from densecli.batch.outputs import missing
 from densecli.batch.workers import fingerprint_of
 from densecli.from_summary import segmentation_from
 from densecli.masks import Segmentation
@@ -28,13 +28,12 @@ class Again:
 def to_write(
     entry: Mapping[str, Any], stem: str, outputs: Mapping[str, Path], place: Place, alpha: float
 ) -> dict[str, Path] | None:
-    """The outputs still to be written, where the summary is recorded and tells them; None where the model has to run.
+    """The outputs still to be written, where there is a summary that may tell them; None where the model has to run.
 
     entry: the manifest's line of this very input with the same settings. outputs: of this run. alpha: of its overlays.
     """
     wanted = missing(entry, outputs, place, alpha)
-    (recorded,) = relative({"json": summary.path(place.folder / stem)}, place.folder)
-    if not {"json", CANDIDATES}.isdisjoint(wanted) or recorded not in (entry.get("outputs") or ()):
+    if not {"json", CANDIDATES}.isdisjoint(wanted) or place.found(summary.path(place.folder / stem)) is None:
         return None
     # Last what may be there as a whole, of another opacity: it is set aside until the others are written.
     return dict(sorted(wanted.items(), key=lambda item: item[0] == "overlay"))

@@ -124,7 +124,7 @@ def _count(summary: Path) -> int:
 WAYS = ["damaged", "other masks", "of another picture", "gone", "not recorded", "of other settings", "one less", "odd"]
 
 
-@pytest.mark.parametrize("what", [*WAYS, "another schema", "of another size", "no funnel"])
+@pytest.mark.parametrize("what", [*WAYS, "of another threshold", "another schema", "of another size", "no funnel"])
 def test_where_the_summary_does_not_tell_the_model_runs(frames: Path, what: str) -> None:
     for name in ("img0.png", "img1.png"):
         run(batch_job(frames / name, kinds=FIRST, out="truth"))
@@ -144,12 +144,14 @@ def test_where_the_summary_does_not_tell_the_model_runs(frames: Path, what: str)
         summary.unlink()
     elif what == "of other settings":  # by a run of segment, of which the manifest knows nothing
         segment(photo, overrides=("points_per_side=2", *SETTINGS[1:]))
-    elif what in ("one less", "odd", "another schema", "of another size", "no funnel"):
+    elif what in ("one less", "odd", "of another threshold", "another schema", "of another size", "no funnel"):
         document = json.loads(summary.read_text())
         if what == "one less":
             document["masks"].pop()
         elif what == "odd":
             document["masks"][0]["id"] = "1"
+        elif what == "of another threshold":  # which would give as many masks
+            document["preset"]["parameters"]["box_nms_thresh"] = 0.71
         elif what == "another schema":
             document["schema"] = "densecli/summary/2"
         elif what == "of another size":
@@ -173,6 +175,15 @@ def segment(photo: Path, overrides: Sequence[str]) -> None:
     job = Job([str(photo)], Path("out"), ("json",), WriteOptions())
     with Console(quiet=True) as console:
         assert segment_all(job, console, preset="dense", overrides=overrides, model=MODEL, device="cpu") == 0
+
+
+def test_without_a_summary_it_is_said_that_the_model_runs(frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(batch_job(frames, kinds=("overlay",))).done == 6
+    capsys.readouterr()
+    with Console() as console:
+        assert rehearse(batch_job(frames, kinds=("overlay", "masks")), console) == 0
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == "frames/img0.png: would write out/img0_overlay.png, out/img0_masks"
 
 
 def test_overwrite_runs_the_model(frames: Path) -> None:
