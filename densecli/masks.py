@@ -23,6 +23,7 @@ SUMMARY_SCHEMA = "densecli/summary/1"
 MOST_LABELS = 65_535
 """Masks that a picture of labels can tell apart: it has 16 bits."""
 _STRIP_PIXELS = 1 << 20
+_MOST_DIGITS = 11  # of five bits, so that a count fits 64
 
 
 def summary_schema() -> dict[str, Any]:
@@ -66,27 +67,9 @@ class Runs:
 
     @staticmethod
     def from_rle(rle: Mapping[str, Any]) -> Runs:
-        """Runs of a COCO compressed RLE (counts str or bytes), at the cost of its outline.
-
-        The format is that of pycocotools' rleFrString: five bits a character, lowest first, with one that says that
-        more follow; a count but the first three is the difference to the last but one. Raises ValueError where the
-        counts are not those of a picture of that size.
-        """
+        """Runs of a COCO compressed RLE (counts str or bytes), at the cost of its outline. Raises as `counts_of`."""
         height, width = rle["size"]
-        counts = rle["counts"]
-        digits = np.frombuffer(counts.encode("ascii") if isinstance(counts, str) else counts, np.uint8).astype(int) - 48
-        if not len(digits) or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
-            raise ValueError("no counts of an RLE")
-        begins = np.flatnonzero(np.concatenate([[True], (digits[:-1] & 32) == 0]))
-        place = np.arange(len(digits)) - np.repeat(begins, np.diff([*begins, len(digits)]))
-        values = np.add.reduceat((digits & 31) << (5 * np.minimum(place, 11)), begins)
-        last = np.concatenate([begins[1:], [len(digits)]]) - 1
-        values -= np.where(digits[last] & 16, 1 << (5 * (np.minimum(place[last], 11) + 1)), 0)
-        values[1::2] = values[1::2].cumsum()
-        values[2::2] = values[2::2].cumsum()
-        ends = values.cumsum()
-        if values.min() < 0 or ends[-1] != height * width:
-            raise ValueError("counts of a picture of another size")
+        ends = counts_of(rle).cumsum()
         starts, stops = ends[:-1:2], ends[1::2]
         some = stops > starts
         starts, stops = starts[some], stops[some]
@@ -108,7 +91,7 @@ class Runs:
 
     def decode(self) -> np.ndarray:
         """The picture, h×w bool."""
-        return decode_rle(self.rle())
+        return _picture(np.diff(self._edges(0, 0, self.size), prepend=0), self.size)
 
     @cached_property
     def area(self) -> int:
@@ -120,20 +103,24 @@ class Runs:
         `counts` is a str, as JSON needs it.
         """
         height, width = size or self.size
+        counts = np.diff(self._edges(x, y, (height, width)), prepend=0)
+        if len(counts) > 1 and counts[-1] == 0:
+            counts = counts[:-1]
+        rle = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+        return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+
+    def _edges(self, x: int, y: int, size: tuple[int, int]) -> np.ndarray:
+        """Where the pixels of an image of `size`, column by column, change, and their number: 2·n + 1, int64."""
+        height, width = size
         base = (x + self.column) * height + y
         starts, ends = base + self.top, base + self.bottom
         # A run that reaches the bottom of the image goes on at the top of the next column: one run.
         apart = starts[1:] != ends[:-1]
         starts = starts[np.concatenate([[True], apart])[: len(starts)]]
         ends = ends[np.concatenate([apart, [True]])[: len(ends)]]
-        places = np.empty(2 * len(starts) + 2, dtype=np.int64)
-        places[0], places[-1] = 0, height * width
-        places[1:-1:2], places[2:-1:2] = starts, ends
-        counts = np.diff(places)
-        if len(counts) > 1 and counts[-1] == 0:
-            counts = counts[:-1]
-        rle = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-        return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+        edges = np.empty(2 * len(starts) + 1, dtype=np.int64)
+        edges[:-1:2], edges[1::2], edges[-1] = starts, ends, height * width
+        return edges
 
 
 def encode_rle(mask: np.ndarray, x: int = 0, y: int = 0, size: tuple[int, int] | None = None) -> dict[str, Any]:
@@ -142,9 +129,50 @@ def encode_rle(mask: np.ndarray, x: int = 0, y: int = 0, size: tuple[int, int] |
 
 
 def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
-    """h×w bool of a COCO compressed RLE (counts str or bytes); also of one without any pixel."""
-    h, w = rle["size"]
-    return coco.decode({"size": [h, w], "counts": rle["counts"]}).view(bool) if h and w else np.zeros((h, w), bool)
+    """h×w bool of a COCO compressed RLE (counts str or bytes); also of one without any pixel. Raises as `counts_of`.
+
+    pycocotools' own takes several times as long for a large picture, and warns under NumPy 2.
+    """
+    return _picture(counts_of(rle), rle["size"])
+
+
+def counts_of(rle: Mapping[str, Any]) -> np.ndarray:
+    """Lengths of the runs of a COCO compressed RLE (counts str or bytes), int64, of pixels that are out, in, out, ...
+
+    The format is that of pycocotools' rleFrString: five bits a character, lowest first, with one that says that
+    more follow; a count but the first three is the difference to the last but one. Raises ValueError where the
+    counts are not those of a picture of that size.
+    """
+    height, width = rle["size"]
+    counts = rle["counts"]
+    characters = np.frombuffer(counts.encode("ascii") if isinstance(counts, str) else counts, np.uint8)
+    digits = characters - np.uint8(48)  # what is below wraps round to above 63
+    if not len(digits) or digits.max() > 63 or digits[-1] > 31:
+        raise ValueError("no counts of an RLE")
+    last = np.flatnonzero(digits < 32)
+    begins = np.concatenate([[0], last[:-1] + 1])
+    more = last - begins
+    if more.max() > _MOST_DIGITS - 1:
+        raise ValueError("no counts of an RLE")
+    values = (digits[begins] & 31).astype(np.int64)
+    for place in range(1, int(more.max()) + 1):
+        some = np.flatnonzero(more >= place)
+        values[some] |= (digits[begins[some] + place] & 31).astype(np.int64) << 5 * place
+    values -= np.where(digits[last] & 16, np.int64(32) << 5 * more, 0)  # the highest bit is the sign
+    values[1::2] = values[1::2].cumsum()
+    values[2::2] = values[2::2].cumsum()
+    pixels = height * width
+    if values.min() < 0 or values.max() > pixels or values.sum() != pixels:
+        raise ValueError("counts of a picture of another size")
+    return values
+
+
+def _picture(counts: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """h×w bool of runs of pixels that are out, in, out, ..., column by column."""
+    height, width = size
+    inside = np.zeros(len(counts), dtype=bool)
+    inside[1::2] = True
+    return np.repeat(inside, counts).reshape(width, height).T
 
 
 def color_of(mask_id: int) -> str:

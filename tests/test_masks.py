@@ -41,10 +41,23 @@ def test_window_rle_equals_pycocotools_on_the_full_image(seed, size, corner, ext
     assert runs.rle() == rle == Runs.from_rle({**rle, "counts": rle["counts"].encode()}).rle()
 
 
-@pytest.mark.parametrize("counts", ["", "~", "0", "P", "52", "99", "1O1"])
+@pytest.mark.parametrize("counts", ["", "~", "/", "0", "P", "52", "99", "1O1", "P" * 40, "P" * 12 + "0"])
 def test_counts_of_no_picture_of_that_size(counts: str) -> None:
-    with pytest.raises(ValueError, match="counts"):
-        Runs.from_rle({"size": [2, 3], "counts": counts})
+    for read in (Runs.from_rle, decode_rle):
+        with pytest.raises(ValueError, match="counts"):
+            read({"size": [2, 3], "counts": counts})
+
+
+@pytest.mark.filterwarnings("error")
+def test_decoding_warns_of_nothing() -> None:
+    """pycocotools' decode does under NumPy 2, which ended the tests of programs that take warnings for errors."""
+    full = np.random.default_rng(0).random((30, 20)) < 0.4
+    rle = encode_rle(full)
+    assert np.array_equal(decode_rle(rle), full)
+    assert np.array_equal(Runs.of(full).decode(), full)
+    frame = (0, 0, 20, 30)
+    mask = Mask(1, int(full.sum()), frame, 0.9, 0.9, (), frame, rle, rle["counts"].encode())
+    assert np.array_equal(mask.decode(), full)
 
 
 def test_empty_masks() -> None:
