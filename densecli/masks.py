@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -334,6 +334,37 @@ class Segmentation:
     def coverage(self) -> float:
         """Fraction of the image's pixels that lie in a mask."""
         return float(np.count_nonzero(self._labels) / self._labels.size)
+
+    def annotations(
+        self, output_mode: Literal["binary_mask", "uncompressed_rle", "coco_rle"] = "binary_mask"
+    ) -> list[dict[str, Any]]:
+        """The masks as `SAM2AutomaticMaskGenerator.generate` returns them, for programs that were written for it.
+
+        A dict a mask, by falling area: segmentation, area (pixels), bbox (x, y, width, height), predicted_iou,
+        point_coords ([[x, y]]), stability_score, crop_box (x, y, width, height). segmentation by output_mode: an H×W
+        bool array, a dict of `size` [height, width] and `counts` (lengths of runs), or the same with COCO's compressed
+        counts (str). bbox holds all pixels of its mask; Meta's is a pixel narrower and lower. Raises ValueError for
+        another mode. The arrays take H·W bytes a mask.
+        """
+        segmentations: dict[str, Callable[[Mask], Any]] = {
+            "binary_mask": Mask.decode,
+            "uncompressed_rle": lambda m: {**m.segmentation, "counts": counts_of(m.segmentation).tolist()},
+            "coco_rle": lambda m: dict(m.segmentation),
+        }
+        if output_mode not in segmentations:
+            raise ValueError(f"output_mode {output_mode!r}: choose from {', '.join(segmentations)}")
+        return [
+            {
+                "segmentation": segmentations[output_mode](mask),
+                "area": mask.area,
+                "bbox": list(mask.bbox),
+                "predicted_iou": mask.predicted_iou,
+                "point_coords": [list(point) for point in mask.point_coords],
+                "stability_score": mask.stability_score,
+                "crop_box": list(mask.crop_box),
+            }
+            for mask in self.masks
+        ]
 
     def overlay(self, alpha: float = 0.7) -> np.ndarray:
         """H×W×3 uint8 RGB: the image with each pixel's topmost mask over it at opacity `alpha` (0 to 1).

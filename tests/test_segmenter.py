@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco
+from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
 from densecli import Segmenter
 from densecli.errors import InputError, UsageError
@@ -90,6 +92,45 @@ def test_slips_of_the_api_are_told(segmenter, photo) -> None:
             result.overlay(alpha)
     with pytest.raises(ValueError, match="choose from all, wholes, leaves"):
         result.labels("foo")
+
+
+@pytest.mark.parametrize("mode", ["binary_mask", "uncompressed_rle", "coco_rle"])
+@pytest.mark.filterwarnings("ignore")  # Meta's
+def test_annotations_are_those_of_metas_generator(photo, mode) -> None:
+    segmenter = Segmenter("default", "starter", "cpu", overrides=["points_per_side=6", "pred_iou_thresh=0.5"])
+    network = segmenter.network
+    theirs = SAM2AutomaticMaskGenerator(
+        network, points_per_side=6, pred_iou_thresh=0.5, stability_score_thresh=0.95, output_mode=mode
+    )
+    theirs.predictor._bb_feat_sizes = [(network.image_size // n,) * 2 for n in (4, 8, 16)]
+    expected = sorted((m for m in theirs.generate(photo) if m["area"]), key=lambda m: -m["area"])
+    actual = segmenter(photo).annotations(mode)
+    assert len(actual) == len(expected) >= 3
+    for mine, meta in zip(actual, expected, strict=True):
+        assert list(mine) == list(meta) and type(mine["segmentation"]) is type(meta["segmentation"])
+        assert np.count_nonzero(decoded(mine) != decoded(meta)) <= 2
+        assert mine["area"] == pytest.approx(meta["area"], abs=2)
+        assert mine["bbox"] == pytest.approx(
+            [meta["bbox"][0], meta["bbox"][1], *(n + 1 for n in meta["bbox"][2:])], abs=1
+        )
+        assert mine["point_coords"] == meta["point_coords"] and mine["crop_box"] == meta["crop_box"]
+        for score in ("predicted_iou", "stability_score"):
+            assert mine[score] == pytest.approx(meta[score], abs=2e-3)
+
+
+def decoded(annotation: dict) -> np.ndarray:
+    found = annotation["segmentation"]
+    if isinstance(found, np.ndarray):
+        assert found.dtype == bool
+        return found
+    if isinstance(found["counts"], list):
+        found = coco.frPyObjects(found, *found["size"])
+    return coco.decode(found).astype(bool)
+
+
+def test_annotations_of_another_mode(segmenter, photo) -> None:
+    with pytest.raises(ValueError, match="output_mode 'polygons': choose from binary_mask, uncompressed_rle, coco_rle"):
+        segmenter(photo).annotations("polygons")
 
 
 def test_results_can_be_compared_and_counted(segmenter, photo) -> None:
