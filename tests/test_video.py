@@ -105,6 +105,24 @@ def test_colours_are_true(decoder: str, tmp_path: Path) -> None:
     assert np.abs(pixels[40:60, 56:88].reshape(-1, 3).mean(0) - (30, 50, 190)).max() < 8
 
 
+@both
+@pytest.mark.parametrize("scale", [1, 12])
+def test_colours_of_overlay_videos_are_true(scale: int, decoder: str, tmp_path: Path) -> None:
+    """HD without a word about it is taken for BT.709 by players, and for BT.601 by OpenCV."""
+    pixels = picture(0).repeat(scale, axis=0).repeat(scale, axis=1)
+    Image.fromarray(pixels).save(tmp_path / "0.png")
+    path = tmp_path / "clip.mp4"
+    write_video([tmp_path / "0.png"] * 2, path, 12.5, Here(tmp_path))
+    pixels = next(iter(frames(str(path), decoder=decoder))).load("x").pixels
+    assert (
+        np.abs(pixels[40 * scale : 60 * scale, 8 * scale : 40 * scale].reshape(-1, 3).mean(0) - (200, 30, 40)).max() < 5
+    )
+    assert (
+        np.abs(pixels[40 * scale : 60 * scale, 56 * scale : 88 * scale].reshape(-1, 3).mean(0) - (30, 50, 190)).max()
+        < 5
+    )
+
+
 # What the track header of an mp4 says (16.16 fixed point, 2×2 part), and quarter turns clockwise to show it.
 MATRICES = {0: (1, 0, 0, 1), 1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1, 0)}
 

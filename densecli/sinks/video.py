@@ -18,12 +18,14 @@ from densecli.errors import OutputError
 from densecli.files import complete_file
 from densecli.places import Place
 from densecli.sinks import overlay
-from densecli.sources.video import promised_pictures
+from densecli.sources.video import is_hd, promised_pictures
 from densecli.wording import shown_name
 
 _DEFAULT_FPS = 25.0
 _AHEAD = 32
 """Pictures that are brought together, where they are not here."""
+# Numbers of ITU-T H.273.
+_BT709, _BT601, _VIDEO_RANGE = 1, 6, 1
 _CODECS = (("libx264", {"crf": "18", "preset": "veryfast"}), ("mpeg4", {"q:v": "3"}))
 
 
@@ -96,10 +98,17 @@ def _write_pyav(pictures: Iterator[np.ndarray], path: Path, fps: float) -> None:
         container.metadata["comment"] = "densecli"
         stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.pix_fmt = "yuv420p"
+        matrix = ""
         for number, pixels in enumerate(pictures):
             if number == 0:
                 stream.height, stream.width = pixels.shape[:2]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+                # Said in the file too: not every reader takes the one that is usual for its size.
+                matrix, said = ("ITU709", _BT709) if is_hd(stream.height) else ("ITU601", _BT601)
+                context = stream.codec_context
+                context.colorspace = context.color_primaries = context.color_trc = said
+                context.color_range = _VIDEO_RANGE
+            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=matrix)))
         container.mux(stream.encode(None))
 
 

@@ -172,6 +172,11 @@ def _pyav(name: str, source: Any, every: int, stack: ExitStack) -> Generator[Fra
         raise _broken(shown, number, "is damaged or cut off")
 
 
+def is_hd(height: int) -> bool:
+    """Whether colours are BT.709's where a file says nothing about them, as players take it; else they are BT.601's."""
+    return height >= 720
+
+
 class _PyavPixels:
     """Conversion of one decoded picture (which costs half of its pixels' memory) to upright RGB."""
 
@@ -182,9 +187,8 @@ class _PyavPixels:
         picture = self._picture
         options: dict[str, Any] = {}
         if picture.format.name.startswith(("yuv", "nv")):
-            # Without a word about it in the file, HD is BT.709 and what is smaller BT.601, as players take it.
             known = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}.get(int(picture.colorspace))
-            options["src_colorspace"] = known or ("ITU709" if picture.height >= 720 else "ITU601")
+            options["src_colorspace"] = known or ("ITU709" if is_hd(picture.height) else "ITU601")
         pixels = picture.to_ndarray(format="rgb24", **options)
         turns = round(picture.rotation / 90) % 4  # counter-clockwise, as numpy turns
         return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else np.ascontiguousarray(pixels)
