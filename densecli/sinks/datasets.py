@@ -19,7 +19,7 @@ import numpy as np
 
 from densecli.errors import InputError
 from densecli.files import complete_file, explained
-from densecli.masks import Runs, Segmentation
+from densecli.masks import SUMMARY_SCHEMA, Runs, Segmentation
 from densecli.places import Place
 from densecli.sinks import DATASET_KINDS, summary
 from densecli.sinks.dataset_pictures import opens_everywhere
@@ -127,7 +127,9 @@ class Datasets:
             needed = (_summary_path(self._output_dir, item_stem), _copy(self._output_dir, item_stem))
             brought += [path for path in needed if image is None and self._place.bring(path)]
             fresh = image or self._read_outlined(item_stem, image_name)
-            if fresh is not None:
+            if fresh is None:
+                self._miss(image_name)
+            else:
                 made += written.write(self._output_dir, fresh)
         self._place.send(made, keep=True)  # one may be a link to another
         for path in (*made, *brought):
@@ -234,7 +236,10 @@ class Datasets:
             return None
         windows = []
         for mask in document["masks"]:
-            x, y, runs = Runs.from_rle(mask["segmentation"]).trimmed()
+            try:
+                x, y, runs = Runs.from_rle(mask["segmentation"]).trimmed()
+            except ValueError:
+                return None
             windows.append((mask["id"], x, y, runs.decode()))
         image = document["image"]
         picture = self._readable(stem, image_name, None)
@@ -260,8 +265,9 @@ class Datasets:
                 self._miss(name)
 
     def _miss(self, name: str) -> None:
-        if len(self.missing) < 100 and name not in self.missing:
-            self.missing.append(name)
+        with self._lock:
+            if len(self.missing) < 100 and name not in self.missing:
+                self.missing.append(name)
 
 
 def relative_to(path: str, folder: Path) -> str:
@@ -278,7 +284,28 @@ def read_summary(output_dir: Path, stem: str) -> dict[str, Any] | None:
         document = json.loads(_summary_path(output_dir, stem).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return document if isinstance(document, dict) else None
+    return document if _is_summary(document) else None
+
+
+def _is_summary(document: Any) -> bool:
+    """Whether all is there that data sets take of a summary; counts of masks are only read where they are decoded."""
+    try:
+        image = document["image"]
+        size = [image["height"], image["width"]]
+        return (
+            document["schema"] == SUMMARY_SCHEMA
+            and all(isinstance(side, int) for side in size)
+            and isinstance(image["sha256"], str)
+            and all(
+                mask["segmentation"]["size"] == size
+                and isinstance(mask["segmentation"]["counts"], str)
+                and len(mask["bbox"]) == 4
+                and {"id", "area", "predicted_iou", "stability_score"} <= mask.keys()
+                for mask in document["masks"]
+            )
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def _is_picture(path: Path, picture: str) -> bool:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -216,6 +217,38 @@ def test_images_added_twice_are_there_once_and_missing_ones_are_said(run: Run) -
     assert datasets.missing == ["photos/img1.png"]
     assert not datasets.can_rebuild("img1", "photos/img1.png") and datasets.can_rebuild("img2", "photos/img2.png")
     assert len(load_coco(run.out / "annotations_coco.json").getImgIds()) == 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda document: document.clear(),
+        lambda document: document.pop("image"),
+        lambda document: document.update(masks=1),
+        lambda document: document.update(masks=[1]),
+        lambda document: document["masks"][0].pop("bbox"),
+        lambda document: document["masks"][0].update(segmentation=None),
+        lambda document: document["masks"][0]["segmentation"].update(size=[1, 2]),
+        lambda document: document["masks"][0]["segmentation"].update(counts=3),
+        lambda document: document["image"].update(height="12"),
+    ],
+)
+def test_a_damaged_summary_costs_its_image_only(run: Run, damage: Callable[[dict], object]) -> None:
+    path = summary.path(run.out / "img1")
+    document = json.loads(path.read_text())
+    damage(document)
+    path.write_text(json.dumps(document))
+    assert run.datasets(fresh=False).missing == ["photos/img1.png"]
+    assert len(load_coco(run.out / "annotations_coco.json").getImgIds()) == 3
+    assert sorted(path.stem for path in (run.out / "labelme").glob("*.json")) == ["empty.png", "img10", "img2"]
+
+
+def test_damaged_counts_cost_their_polygons_only(run: Run) -> None:
+    path = summary.path(run.out / "img1")
+    document = json.loads(path.read_text())
+    document["masks"][0]["segmentation"]["counts"] = "~"
+    path.write_text(json.dumps(document))
+    assert run.datasets(fresh=False, kinds=("yolo", "labelme")).missing == ["photos/img1.png"]
 
 
 def test_frames_and_urls_bring_their_pictures(run: Run) -> None:
