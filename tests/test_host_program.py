@@ -175,6 +175,11 @@ def test_jobs_from_python(tmp_path: Path) -> None:
             BatchJob(inputs, tmp_path)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kinds", ["coco,overlay", ["coco", "overlay"], ("overlay", "json", "coco")])
+def test_kinds_of_jobs_from_python(tmp_path: Path, kinds: Any) -> None:
+    assert BatchJob(["x.png"], tmp_path, kinds).kinds == ("overlay", "json", "coco")
+
+
 def test_work_that_fails_does_so_on_any_thread() -> None:
     with pytest.raises(ZeroDivisionError):
         over_threads(lambda n: 1 // n, [1, 0, 2])

@@ -32,9 +32,8 @@ _SHOWN_MISSING = 20
 
 
 def image_kinds(kinds: Sequence[str]) -> tuple[str, ...]:
-    """The kinds of `kinds` that each image has files of; with the summary where a data set is made from it."""
-    wanted = set(kinds) | ({"json"} if set(kinds) - set(KINDS) else set())
-    return tuple(kind for kind in KINDS if kind in wanted)
+    """The kinds of `kinds` that each image has files of."""
+    return tuple(kind for kind in kinds if kind in KINDS)
 
 
 class Spanning:
@@ -113,7 +112,9 @@ class Spanning:
             for path in self._datasets.kept[:_SHOWN_MISSING]:
                 console.warning(f"{self._place.shown(path)}: {KEPT}")
             for name in self._datasets.missing[:_SHOWN_MISSING]:
-                console.warning(f"{shown_name(name)}: is not in the data sets, its summary or picture is not there")
+                console.warning(
+                    f"{shown_name(name)}: is not in the data sets, its summary or picture is damaged or not there"
+                )
         if "overlay" in job.kinds:
             console.status("writing overlay videos")
             for path in self._overlay_videos.finish():

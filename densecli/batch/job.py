@@ -11,7 +11,7 @@ from typing import Any
 
 from densecli.errors import UsageError
 from densecli.remote.staging import output_url, staging_folder
-from densecli.sinks import CANDIDATES, WriteOptions
+from densecli.sinks import CANDIDATES, WriteOptions, parse_kinds
 
 ENGINES = ("local", "ray")
 
@@ -32,7 +32,11 @@ class SegmenterOptions:
 
 @dataclass(frozen=True)
 class BatchJob:
-    """What to read, how, and what to write. inputs: as the user gave them. kinds: as `parse_kinds` gives them."""
+    """What to read, how, and what to write. Raises UsageError for what cannot be.
+
+    inputs: as the user gave them. kinds: as for `--save`, a list or with commas; kept as
+    `parse_kinds` gives them.
+    """
 
     inputs: Sequence[str]
     output_dir: Path
@@ -65,14 +69,17 @@ class BatchJob:
             raise UsageError(f"inputs {self.inputs!r}: give a list, of one if there is one")
         object.__setattr__(self, "inputs", [os.fspath(given) for given in self.inputs])
         object.__setattr__(self, "output_dir", Path(self.output_dir))
+        kinds = self.kinds if isinstance(self.kinds, str) else ",".join(self.kinds)
+        object.__setattr__(self, "kinds", parse_kinds(kinds))
         if output_url(str(self.output_dir)) is not None:
             raise UsageError(f"--output-dir {self.output_dir}: is a URL; give it as output_url")
         if self.output_url is not None and self.output_dir != staging_folder(self.output_url, self.shard):
             raise UsageError(f"output_dir {self.output_dir}: for {self.output_url}, give staging_folder(URL, shard)")
         if self.engine not in ENGINES:
             raise UsageError(f"--engine {self.engine}: unknown engine; use {' or '.join(ENGINES)}")
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"--workers {self.workers}: give 1 or more")
+        for option, number in (("every", self.every), ("max-frames", self.max_frames), ("workers", self.workers)):
+            if number is not None and number < 1:
+                raise UsageError(f"--{option} {number}: give 1 or more")
         if self.watch and self.shard:
             raise UsageError("--watch and --shard do not go together: which file is whose changes as files arrive")
 

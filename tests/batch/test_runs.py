@@ -409,6 +409,10 @@ def test_options_are_checked() -> None:
     for changes, said in (
         ({"engine": "slurm"}, "--engine slurm: unknown engine"),
         ({"workers": 0}, "--workers 0"),
+        ({"every": 0}, "--every 0: give 1 or more"),
+        ({"max_frames": 0}, "--max-frames 0: give 1 or more"),
+        ({"kinds": ["overaly"]}, "--save overaly: unknown kind 'overaly'"),
+        ({"kinds": []}, "no kind named"),
         ({"watch": True, "shard": (1, 2)}, "--watch and --shard"),
         ({"output_dir": Path("s3://bucket/out")}, "--output-dir s3:/bucket/out"),
         ({"output_url": "s3://bucket/out"}, r"give staging_folder\(URL, shard\)"),
