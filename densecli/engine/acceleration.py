@@ -70,9 +70,14 @@ class Kept:
 
         What is captured next gets pools of its own: one whose last graph is gone cannot be captured into again.
         """
-        self.pools = []
-        for key in [key for key in self.made if not kinds or key[0] in kinds]:
-            del self.made[key]
+        with self.lock:
+            self.pools = []
+            for key in self.keys(*kinds):
+                self.made.pop(key, None)
+
+    def keys(self, *kinds: str) -> list[Any]:
+        """Keys of what is made at this moment (of these kinds); other threads may be making more."""
+        return [key for key in list(self.made) if not kinds or key[0] in kinds]
 
     def pool(self, slot: int) -> Any:
         if not self.pools:

@@ -108,12 +108,12 @@ def _way(generator: MaskGenerator, prompted: Prompted, run: Run) -> tuple[LoopSi
     if acceleration or not acceleration.fused or run.loop_limit is not None:
         return _size(generator, prompted, run), acceleration
     outputs = prompted.decoder.outputs(generator.parameters.multimask_output)
-    asked = outputs, generator.dtype, generator.limits.points_per_batch, len(prompted.points)
-    key = "unasked", *asked
+    limits = generator.limits
+    key = "unasked", outputs, generator.dtype, limits.points_per_batch, limits.max_memory_gb, len(prompted.points)
     size = kept.made.get(key) or _size(generator, prompted, run)
     needed = size.prompts * _shape(generator, prompted).fused_bytes
     # Of crops of several sizes the first few are captured.
-    many = sum(k[0] == "unasked" for k in kept.made) >= unasked.MOST_SIZES
+    many = len(kept.keys("unasked")) >= unasked.MOST_SIZES
     if (key not in kept.made and many) or not unasked.worth_capturing(generator, key, needed):
         return size, acceleration
     kept.made[key] = size  # what is free now differs from what is free later; the size must not
@@ -128,14 +128,14 @@ def _shape(generator: MaskGenerator, prompted: Prompted) -> DecoderShape:
 
 
 def _size(generator: MaskGenerator, prompted: Prompted, run: Run) -> LoopSize:
-    requested, shape = generator.limits.points_per_batch, _shape(generator, prompted)
+    limits, shape = generator.limits, _shape(generator, prompted)
     made = Kept.by(generator.model).made if generator.acceleration else {}
-    key = "size", shape.outputs, generator.dtype, generator.acceleration, requested
+    key = "size", shape.outputs, generator.dtype, generator.acceleration, limits.points_per_batch, limits.max_memory_gb
     if generator.acceleration and run.loop_limit is None and key in made:
         return made[key]  # what is free now differs from what was free when it was compiled; the size must not
     found = memory.choose_loop_size(
-        requested,
-        memory.budget_bytes(generator.device, generator.limits.max_memory_gb),
+        limits.points_per_batch,
+        memory.budget_bytes(generator.device, limits.max_memory_gb),
         shape,
         len(prompted.points),
         captured=bool(generator.acceleration),

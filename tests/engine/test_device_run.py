@@ -336,6 +336,52 @@ def test_what_nobody_wished_for_is_worth_it_the_second_time_and_with_memory(monk
     assert not any(unasked.worth_capturing(on_a_cpu, "a", 1) for _ in range(3))
 
 
+def test_a_ceiling_holds_for_a_network_that_ran_without(monkeypatch) -> None:
+    """What was made without the ceiling has sizes of its own."""
+    monkeypatch.setattr(memory, "budget_bytes", lambda device, ceiling: int((ceiling or 40) * 1e9))
+    network = torch.nn.Linear(1, 1)
+    decoder = SimpleNamespace(height=64, width=64, channels=256, outputs=lambda multimask: 3)
+    prompted = SimpleNamespace(decoder=decoder, points=range(4096))
+
+    def sizes(acceleration: Acceleration, ceiling: float | None) -> list[int]:
+        generator = SimpleNamespace(
+            model=network,
+            dtype=torch.bfloat16,
+            device=torch.device("cuda"),
+            acceleration=acceleration,
+            parameters=GeneratorParameters(),
+            limits=Limits(max_memory_gb=ceiling),
+        )
+        run = SimpleNamespace(loop_limit=None)
+        return [device_run._way(generator, prompted, run)[0].prompts for _ in range(2)]
+
+    for acceleration in (Acceleration(captured=True, fused=True), Acceleration(fused=True)):
+        large, small = sizes(acceleration, None), sizes(acceleration, 1)
+        assert large[0] == large[1] > small[0] == small[1]
+        assert sizes(acceleration, None) == large
+
+
+def test_what_is_kept_may_be_dropped_while_another_thread_makes_more() -> None:
+    kept, ends = Kept(), threading.Event()
+
+    def make() -> None:
+        while not ends.is_set():
+            for n in range(100):
+                kept.made["size", n] = n
+
+    threads = [threading.Thread(target=make) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3000):
+            kept.keys("unasked")
+            kept.drop("size")
+    finally:
+        ends.set()
+        for thread in threads:
+            thread.join()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_precision_of_products_is_as_before_afterwards(dtype: torch.dtype) -> None:
     before = torch.get_float32_matmul_precision()
