@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -15,10 +16,13 @@ from densecli.model_names import Choice, starter, verified
 WORKING_BYTES = 1_000_000_000
 
 
-def chosen_automatically(preferred: str | None, device: torch.device, checkpoint_dir: Path | None) -> Choice:
+def chosen_automatically(
+    preferred: str | None, device: torch.device, checkpoint_dir: Path | None, loaded: Collection[Path] = ()
+) -> Choice:
     """The preferred checkpoint if it is on disk, else the largest one on disk that fits the device, else the starter.
 
-    Raises CheckpointError where the one chosen is damaged, UsageError where no checkpoint is called `preferred`.
+    loaded: weights that are in the device's memory already, which fit it whatever is left. Raises CheckpointError where
+    the one chosen is damaged, UsageError where no checkpoint is called `preferred`.
     """
     registry = checkpoints.load_registry()
     if preferred == STARTER:
@@ -30,7 +34,7 @@ def chosen_automatically(preferred: str | None, device: torch.device, checkpoint
         return verified(wanted, path, f"model: {wanted.name}, the preset's choice, from {path}")
     room = free_bytes(device)
     by_size = sorted(registry.entries.values(), key=lambda entry: -entry.size)
-    fitting = [entry for entry in by_size if entry.size + WORKING_BYTES <= room]
+    fitting = [entry for entry in by_size if entry.size + WORKING_BYTES <= room or found[entry.name] in loaded]
     absent = [
         entry for entry in _advisable(registry, wanted, by_size) if found[entry.name] is None and entry in fitting
     ]

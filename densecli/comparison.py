@@ -50,7 +50,7 @@ def compare(
     for i, segmenter in enumerate(segmenters):
         wish = segmenter.resolved.generator
         for group in groups:
-            if group.lead.model is not segmenter.model:
+            if (group.lead.network, group.lead.model.name) != (segmenter.network, segmenter.model.name):
                 continue
             if same_candidates(size, group.lead.resolved.generator, wish):
                 group.members.append(i)
@@ -69,10 +69,11 @@ def compare(
         )
         alone = all(w.generator == wishes[0].generator and w.cleanup == wishes[0].cleanup for w in wishes)
         ran = group.lead(image, progress, keep_candidates=False if alone else floor)
+        look = group.lead.second_look(image.pixels)
         for i, resolved in zip(group.members, wishes, strict=True):
             if alone or segmenters[i] is group.lead:
                 results[i] = ran
             else:
                 assert ran.proposals is not None
-                results[i] = choose_again(ran.proposals, resolved, look=group.lead.second_look(image.pixels))
+                results[i] = choose_again(ran.proposals, resolved, look=look)
     return Comparison([results[i] for i in range(len(segmenters))], len(groups))

@@ -1,4 +1,4 @@
-"""The SAM 2 network: config YAML and weights to a loaded model on a device, kept for the life of the process."""
+"""The SAM 2 network: config YAML and weights to a loaded model on a device, kept while it is used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -35,11 +36,23 @@ DTYPES = dict(zip(PRECISIONS, (torch.float32, torch.bfloat16, torch.float16), st
 _ADVICE = "`{}` gets SAM 2.1".format(checkpoints.fetch_command("large"))
 
 
+class _Key(NamedTuple):
+    """What makes a loaded network the same."""
+
+    weights: Path
+    mtime_ns: int
+    size: int
+    config: Path
+    device: torch.device
+    precision: str
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A network in memory. `precision` is fp32, bf16 or fp16; arithmetic is in `dtype`.
 
-    Weights are float32, but for those of the image encoder's products on CUDA, which are in `dtype`.
+    Weights are float32, but for those of the image encoder's products on CUDA, which are in `dtype`. load_seconds: 0
+    where it was in memory already.
     """
 
     name: str
@@ -103,7 +116,7 @@ def choose(
     if choice is None and names_file(model):
         return _with_guessed_config(path_of(model))
     if choice is None:
-        return chosen_automatically(preferred, device, checkpoint_dir)
+        return chosen_automatically(preferred, device, checkpoint_dir, _loaded(device))
     if names_file(model) or model == STARTER:
         return choice
     return verified(checkpoints.load_registry().entry(choice.name), choice.weights)
@@ -231,23 +244,29 @@ def _fill(network: SAM2Base, state: dict[str, torch.Tensor], weights: Path, conf
     )
 
 
-_cache: dict[tuple, LoadedModel] = {}
+# What is in memory: networks that somebody uses, and the one that was asked for last.
+_networks: WeakValueDictionary[_Key, SAM2Base] = WeakValueDictionary()
+_sha256: dict[_Key, str] = {}
+_latest: list[SAM2Base] = []
 _lock = threading.Lock()
 
 
 def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
-    """The chosen network on `device`, from the cache where this process has loaded it before.
+    """The chosen network on `device`: the one that is in memory already, in no time, where there is one.
 
-    The cached network is shared and must not be changed. Raises CheckpointError or EnvironmentProblem.
+    It is shared and must not be changed. It goes when nobody uses it any more, but for the last one that was asked for.
+    Raises CheckpointError or EnvironmentProblem.
     """
     try:
         stat = choice.weights.stat()
     except OSError as error:
         raise _unreadable(choice.weights, error) from error
-    key = (str(choice.weights), stat.st_mtime_ns, stat.st_size, str(choice.config), str(device), precision)
+    key = _Key(choice.weights, stat.st_mtime_ns, stat.st_size, choice.config, device, precision)
     with _lock:
-        if key not in _cache:
-            begin = time.perf_counter()
+        begin = time.perf_counter()
+        network = _networks.get(key)
+        here = network is not None
+        if network is None:
             # Building draws random numbers, of which the host program may count its own.
             with _hashing(choice) as sha256, own_defaults(), torch.random.fork_rng([]):
                 network = build_network(choice.config, random_weights=False)
@@ -256,9 +275,15 @@ def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
                 if device.type == "cuda" and precision != "fp32":
                     cast_products(network.image_encoder, DTYPES[precision])
                 network = _moved(network, device)
-            seconds = time.perf_counter() - begin
-            _cache[key] = LoadedModel(choice.name, network, sha256(), device, precision, seconds)
-        return _cache[key]
+            _networks[key], _sha256[key] = network, sha256()
+        _latest[:] = [network]
+        seconds = 0.0 if here else time.perf_counter() - begin
+        return LoadedModel(choice.name, network, _sha256[key], device, precision, seconds)
+
+
+def _loaded(device: torch.device) -> set[Path]:
+    """Weights of the networks that are in memory of a device."""
+    return {key.weights for key in list(_networks) if key.device == device}
 
 
 def _moved(network: SAM2Base, device: torch.device) -> SAM2Base:

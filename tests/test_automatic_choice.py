@@ -108,6 +108,14 @@ def test_what_is_taken_and_advised(
     assert "".join(notices_of(choice)).count("densecli download-checkpoints") == reason.count("{fetch}")
 
 
+def test_what_is_in_memory_fits(have: Callable[..., Path]) -> None:
+    """Else the second Segmenter of a program has a smaller model than the first one, which took the room."""
+    folder = have("tiny", "large", room=room_for("tiny"))
+    loaded = {folder / checkpoints.load_registry().entry("large").file}
+    assert chosen_automatically(None, CPU, folder).name == "tiny"
+    assert chosen_automatically(None, CPU, folder, loaded).name == "large"
+
+
 @pytest.mark.parametrize(
     ("here", "advice"),
     [([], "run: densecli download-checkpoints large"), (["tiny", "small"], "use --model auto")],

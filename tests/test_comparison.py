@@ -8,6 +8,7 @@ import pytest
 from densecli import Segmenter
 from densecli.comparison import Comparison, compare
 from densecli.contact_sheet import contact_sheet, shades
+from densecli.engine import generator
 from densecli.engine.proposals import same_candidates
 from densecli.presets import load_preset
 from densecli.segmenter import _loaded
@@ -54,6 +55,16 @@ def test_one_run_a_grid_and_the_masks_of_single_runs(photo: np.ndarray, wishes: 
         assert_same_masks(result.summary()["masks"], single.summary()["masks"])
         assert result.masks
         assert (result.funnel, result.preset, result.fill) == (single.funnel, single.preset, single.fill)
+
+
+def test_the_image_is_encoded_once_a_run_and_once_for_questions(photo: np.ndarray, monkeypatch) -> None:
+    encodings = []
+    real = generator.encode
+    monkeypatch.setattr(generator, "encode", lambda *args: encodings.append(1) or real(*args))
+    grid = "points_per_side=3"
+    wishes = [[grid], [grid, "fill=true"], [grid, "ask_for_wholes=true"], [grid, "fill=true", "ask_for_wholes=true"]]
+    assert compare(_loaded(photo), [segmenter(*wish) for wish in wishes]).runs == 1
+    assert len(encodings) <= 2
 
 
 def test_runs_that_share_nothing_to_move_keep_nothing(photo: np.ndarray) -> None:

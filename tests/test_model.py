@@ -84,8 +84,9 @@ def test_weights_that_are_loaded_are_not_initialised_first(name: str, tmp_path) 
 
 def test_loaded_once() -> None:
     choice = model.choose("starter", None, CPU, None, None)
-    assert model.load(choice, CPU, "fp32") is model.load(choice, CPU, "fp32")
-    assert model.load(choice, CPU, "bf16") is not model.load(choice, CPU, "fp32")
+    first, second = model.load(choice, CPU, "fp32"), model.load(choice, CPU, "fp32")
+    assert first.network is second.network and second.load_seconds == 0
+    assert model.load(choice, CPU, "bf16").network is not first.network
 
 
 def test_changed_file_is_loaded_anew(tiny_state, tmp_path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import shutil
+import weakref
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -13,10 +17,12 @@ from PIL import Image
 from pycocotools import mask as coco
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
-from densecli import Segmenter
+from densecli import Segmenter, model
 from densecli.errors import InputError, UsageError
 from densecli.masks import summary_schema
+from densecli.model_names import Choice
 from densecli.presets import load_preset
+from tests.conftest import FIRST_STARTER
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +41,37 @@ def test_summary_of_an_array_is_whole(segmenter, photo) -> None:
     assert result.seconds["total"] == pytest.approx(summary["seconds"]["total"] + 1.5)
 
 
-def test_load_time_is_told_once(segmenter, photo) -> None:
-    segmenter(photo)
-    assert segmenter(photo).seconds["load"] == 0.0
+def test_load_time_is_told_once(photo, tmp_path) -> None:
+    weights = first_starter_in(tmp_path, "a")
+    first = Segmenter("dense", weights, "cpu", overrides=["points_per_side=2"])
+    assert first(photo).seconds["load"] > 0 == first(photo).seconds["load"]
+    second = Segmenter("dense", weights, "cpu", overrides=["points_per_side=2"])
+    assert second(photo).seconds["load"] == 0, "it was loaded before"
+
+
+def first_starter_in(folder: Path, name: str) -> Path:
+    weights, config = FIRST_STARTER
+    shutil.copy(config, folder / f"{name}.yaml")
+    return Path(shutil.copy(weights, folder / f"{name}{weights.suffix}"))
+
+
+def test_one_file_by_two_names(tmp_path) -> None:
+    weights = first_starter_in(tmp_path, "w")
+    by_path = Segmenter("dense", weights, "cpu")
+    by_name = model.load(Choice("forklift", weights, weights.with_suffix(".yaml")), torch.device("cpu"), "fp32")
+    assert by_name.network is by_path.network and (by_name.name, by_path.model.name) == ("forklift", "w")
+    assert by_name.sha256 == by_path.model.sha256
+
+
+def test_a_model_goes_when_nobody_uses_it(tmp_path) -> None:
+    """But for the last one: a program may make a Segmenter a photo."""
+    one, other = (Segmenter("dense", first_starter_in(tmp_path, name), "cpu") for name in "ab")
+    kept = weakref.ref(other.network)
+    gone = weakref.ref(one.network)
+    del one, other
+    gc.collect()
+    assert gone() is None and kept() is not None
+    assert Segmenter("dense", tmp_path / f"b{FIRST_STARTER[0].suffix}", "cpu").network is kept()
 
 
 def test_network_is_shared(segmenter) -> None:
