@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import sys
 from dataclasses import dataclass
 
+import psutil
 import torch
+
+from densecli.engine import cgroup
 
 GB = 1e9
 # Of what is free, leave some to the allocator's fragmentation and to everybody else.
@@ -42,7 +44,7 @@ def free_bytes(device: torch.device) -> int:
 
 def used_bytes(device: torch.device) -> int:
     """Memory in bytes that this process holds on `device` now."""
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else _resident_bytes()
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
 
 
 def reset_peak(device: torch.device) -> None:
@@ -52,50 +54,30 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_megabytes(device: torch.device) -> int:
-    """Highest memory use so far, in MB of 10^6 bytes: of the device on CUDA, of the whole process elsewhere."""
+    """Highest memory use, in MB of 10^6 bytes: on CUDA of the device since `reset_peak`, else of the process so far."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e6)
     try:
         import resource
     except ImportError:  # Windows
-        return round(_resident_bytes() / 1e6)
+        return round(psutil.Process().memory_info().peak_wset / 1e6)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6)
 
 
 def _free_host_bytes() -> int:
-    free = 8 << 30  # where the system does not say
-    if os.path.exists("/proc/meminfo"):
-        with open("/proc/meminfo") as info:
-            lines = dict(line.split(":", 1) for line in info)
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    elif hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """What the system, this process's control groups and its own limit leave, whichever is least."""
+    free = [psutil.virtual_memory().available]
+    if (left := cgroup.free_bytes()) is not None:
+        free.append(left)
     try:
         import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
-            free = min(free, max(0, limit - _virtual_bytes()))
-    except ImportError:
-        pass
-    return free
-
-
-def _statm(field: int) -> int:
-    try:
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[field]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-def _virtual_bytes() -> int:
-    return _statm(0)
-
-
-def _resident_bytes() -> int:
-    return _statm(1)
+    except ImportError:  # Windows
+        return min(free)
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        free.append(max(0, limit - psutil.Process().memory_info().vms))
+    return min(free)
 
 
 @dataclass(frozen=True)
@@ -114,7 +96,10 @@ class DecoderShape:
 
     @property
     def shared_bytes(self) -> int:
-        """What all prompts of a crop share: its projections, places and pixels, 16 numbers for each of its tokens'."""
+        """What all prompts of a crop share: projected tokens, position encodings and high-resolution features.
+
+        About 16 numbers for each number of the image tokens.
+        """
         return 16 * self.tokens_bytes
 
     @property
