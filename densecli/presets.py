@@ -10,8 +10,6 @@ the shipped one without naming its key.
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,15 +19,13 @@ from pydantic import BaseModel, ConfigDict
 
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters, Limits
 from densecli.errors import EnvironmentProblem, UsageError
-from densecli.preset_keys import SECTION_OF, SECTIONS
+from densecli.preset_keys import SECTIONS
 from densecli.preset_layers import Layer, layer_of_overrides, merged, read_layer
 from densecli.preset_models import running_name
 from densecli.preset_wording import preset_error, shown_value
 from densecli.resources import resource_dir
 
 _SUFFIXES = (".yaml", ".yml")
-# Keys that the first densecli did not have: with their defaults a run is the same as before, and so is its fingerprint.
-_ADDED_LATER = {"ask_for_wholes", "fill", "refine_edges", "compile"}
 
 
 class ResolvedPreset(BaseModel):
@@ -46,17 +42,6 @@ class ResolvedPreset(BaseModel):
     def parameters(self) -> dict[str, Any]:
         """Every value that is used, flat and JSON-ready: `{"points_per_side": 64, ..., "max_memory_gb": None}`."""
         return {key: value for section in SECTIONS for key, value in getattr(self, section).model_dump().items()}
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 (64 hex digits) of all values: equal if and only if the values are, on every machine."""
-        # -0.0 equals 0.0 but prints differently; adding 0.0 makes them one.
-        values = {
-            key: v + 0.0 if isinstance(v, float) else v
-            for key, v in self.parameters().items()
-            if not (key in _ADDED_LATER and v == SECTIONS[SECTION_OF[key]].model_fields[key].default)
-        }
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 class Preset(BaseModel):

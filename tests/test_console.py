@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from densecli.cli import app
 from densecli.console import Console
 from densecli.errors import InputError
 from densecli.wording import shown_input, shown_name
@@ -344,3 +345,21 @@ def test_files_of_the_current_folder_are_not_taken_for_pythons_own(tmp_path: Pat
     assert done.code == 0, done.stderr
     done = run_densecli("batch", "desk.png", *model, "--workers", "2", "-o", "out", cwd=tmp_path)
     assert done.code == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "verbose"),
+    [
+        ("batch photos -v", True),
+        ("batch photos -rv -o out", True),
+        ("batch --verbose photos", True),
+        ("batch photos -r", False),
+        ("segment -- -v", False),
+        ("segment -o v --save overlay", False),
+    ],
+)
+def test_a_traceback_is_asked_for_among_other_letters_too(
+    arguments: str, verbose: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["densecli", *arguments.split()])
+    assert app._verbose() is verbose

@@ -541,40 +541,6 @@ def test_overrides_equal_the_same_values_in_a_file(folder: Path, document: dict[
     by_set, by_file = load_preset("dense", overrides), load(folder, document | {"extends": "dense"})
     for model in ("large", "starter"):
         assert by_set.resolve(model).parameters() == by_file.resolve(model).parameters()
-        assert by_set.resolve(model).fingerprint == by_file.resolve(model).fingerprint
-
-
-@settings(max_examples=40)
-@given(one=documents, other=documents)
-def test_the_fingerprint_changes_if_and_only_if_values_do(
-    folder: Path, one: dict[str, Any], other: dict[str, Any]
-) -> None:
-    first, again, second = (load(folder, document).resolve("tiny") for document in (one, one, other))
-    assert first == again
-    assert first.fingerprint == again.fingerprint
-    assert (first.fingerprint == second.fingerprint) == (first.parameters() == second.parameters())
-
-
-def test_each_single_value_counts_in_the_fingerprint() -> None:
-    changes = [
-        "points_per_side=33 pred_iou_thresh=0.81 stability_score_thresh=0.96 stability_score_offset=1.1",
-        "mask_threshold=0.1 box_nms_thresh=0.71 crop_n_layers=1 crop_nms_thresh=0.71 crop_overlap_ratio=0.3",
-        "crop_n_points_downscale_factor=2 use_m2m=true multimask_output=false min_mask_region_area=1",
-        "max_mask_area_fraction=1 parts=drop parts_min_siblings=3 points_per_batch=64 max_memory_gb=1 compile=true",
-        "ask_for_wholes=true fill=true refine_edges=guided",
-    ]
-    overrides = " ".join(changes).split()
-    assert {override.partition("=")[0] for override in overrides} == set(SECTION_OF)
-    prints = {load_preset("default", [override]).resolve("tiny").fingerprint for override in overrides}
-    assert len(prints | {load_preset("default").resolve("tiny").fingerprint}) == len(overrides) + 1
-
-
-def test_the_fingerprint_is_the_same_everywhere() -> None:
-    # Fixed: a batch that was begun with an earlier densecli must go on, not start over.
-    resolved = load_preset("default").resolve("large")
-    assert resolved.fingerprint == "344858a03f544f76dd67256777d016d3defe70c582d5dcd039a54cd2b1a7b9ac"
-    zero, minus_zero = (load_preset("default", [f"mask_threshold={text}"]).resolve("large") for text in ("0", "-0.0"))
-    assert zero.fingerprint == minus_zero.fingerprint == resolved.fingerprint
 
 
 def test_no_torch_and_no_cv2() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import gc
+import itertools
 import os
+import re
 import sys
 import traceback
 from typing import Any
@@ -108,7 +110,9 @@ def _point_to_doctor() -> None:
 
 
 def _verbose() -> bool:
-    return any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
+    """Whether -v was given, also among other letters (-rv): asked of what may have failed before it was parsed."""
+    options = itertools.takewhile(lambda argument: argument != "--", sys.argv[1:])
+    return any(option == "--verbose" or re.fullmatch("-[A-Za-z]*v[A-Za-z]*", option) for option in options)
 
 
 def _fail(message: str, code: int, *, with_traceback: bool = False) -> int:

@@ -14,7 +14,7 @@ def batch(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Folders, patterns (quoted), .txt lists, images, videos, or URLs of these; - for a list on stdin.",
         ),
     ],

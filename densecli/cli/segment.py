@@ -12,7 +12,7 @@ from densecli.cli.interruption import interruptible
 
 def segment(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Images: files, URLs, or - for stdin; or .candidates.")
+        list[str], typer.Argument(metavar="INPUT", help="Images: files, URLs, or - for stdin; or .candidates.")
     ],
     preset: options.PresetOption = "dense",
     set_: options.SetOption = [],  # noqa: B006  (typer makes a new list for each call)

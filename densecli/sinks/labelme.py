@@ -39,7 +39,7 @@ def keeps(path: Path) -> bool:
     try:
         return bool(document[_OURS]["shapes"] != _digest(document["shapes"]))
     except (KeyError, TypeError):
-        return not _is_laid_out_as_ours(path)  # as the first densecli did, without this key
+        return True
 
 
 def write(output_dir: Path, image: Outlined) -> list[Path]:

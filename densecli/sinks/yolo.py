@@ -46,12 +46,6 @@ def write(output_dir: Path, image: Outlined) -> list[Path]:
             points = (joined(regions) + _INSIDE_PIXEL) / [image.width, image.height]
             lines.append("0 " + " ".join(f"{value:.7g}" for value in points.ravel().tolist()) + "\n")
     picture, labels = files(output_dir, image.stem, image.picture)
-    if _readable(image.stem) != image.stem:
-        # The first densecli left a folder `images` as it was: its files would be there twice.
-        suffix = PurePath(image.picture).suffix
-        for before in (f"images/{image.stem}{suffix}", f"labels/{image.stem}.txt"):
-            with explained(output_dir / "yolo" / before):
-                (output_dir / "yolo" / before).unlink(missing_ok=True)
     _link(image.picture, picture)
     with complete_file(labels) as temporary:
         temporary.write_text("".join(lines), encoding="ascii")

@@ -70,8 +70,8 @@ class Tuning:
         self.start = _on(kept.proposals, preset.resolve(self.model["name"]), segmenter is not None)
         self.jobs = Jobs()
         self._kept = {kept.proposals.parameters.points_per_side: kept}
-        self._finished: OrderedDict[str, tuple[Segmentation, Reasons]] = OrderedDict()
-        self._reasons: tuple[str, Reasons] | None = None
+        self._finished: OrderedDict[ResolvedPreset, tuple[Segmentation, Reasons]] = OrderedDict()
+        self._reasons: tuple[ResolvedPreset, Reasons] | None = None
         self._lock = threading.Lock()
         self._look: SecondLook | None = None
         # Whatever is compiled or read only once is done before somebody waits for it; and damage shows at once.
@@ -125,7 +125,7 @@ class Tuning:
 
         Where it was asked for exactly these values, its answer is in. Raises UsageError.
         """
-        if (known := self._finished.get(wish.fingerprint)) is not None:
+        if (known := self._finished.get(wish)) is not None:
             return known[0], False
         found = choose_again(self.candidates(wish), _quick(wish))
         unasked = wish.generator.ask_for_wholes and bool(found.warnings)
@@ -134,14 +134,14 @@ class Tuning:
     def verdicts(self, wish: ResolvedPreset, x: int, y: int, limit: int) -> tuple[list[Verdict], Reasons]:
         """What became of the candidates at a pixel, of at most `limit`. Raises UsageError."""
         kept = self.candidates(wish).proposals
-        if (known := self._finished.get(wish.fingerprint)) is not None:
+        if (known := self._finished.get(wish)) is not None:
             return verdicts_at(kept, known[1], x, y, limit), known[1]
         with self._lock:
-            if self._reasons is None or self._reasons[0] != wish.fingerprint:
+            if self._reasons is None or self._reasons[0] != wish:
                 quick = _quick(wish)
                 if (refusal := kept.refusal(quick.generator)) is not None:
                     raise UsageError(f"tune: {refusal}")
-                self._reasons = wish.fingerprint, reasons(kept, quick.generator, quick.cleanup)
+                self._reasons = wish, reasons(kept, quick.generator, quick.cleanup)
             found = self._reasons[1]
         return verdicts_at(kept, found, x, y, limit), found
 
@@ -176,7 +176,7 @@ class Tuning:
                 self._look.progress = progress
             journal = Reasons(kept.proposals, wish.generator)
             found = choose_again(kept, wish, look=self._look if asks else None, journal=journal)
-            self._finished[wish.fingerprint] = found, journal
+            self._finished[wish] = found, journal
             while len(self._finished) > _REMEMBERED:
                 self._finished.popitem(last=False)
             return {"masks": len(found.masks)}

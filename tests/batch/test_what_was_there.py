@@ -274,36 +274,12 @@ def test_a_folder_of_images_in_a_yolo_data_set(photos: Path) -> None:
         assert Path(f"{before}/labels/{after}").with_suffix(".txt").is_file()
 
 
-def test_a_tree_with_a_folder_of_images_that_the_first_densecli_did(photos: Path) -> None:
-    shutil.move(photos, "tree/images")
-    for old in ("out/yolo/images/images/img0.png", "out/yolo/labels/images/img0.txt"):
-        own(Path(old))
-    own(Path("out/yolo/data.yaml"), "# Images are links to the inputs; split them into train and val as you need.\n")
-    run(batch_job("tree", recursive=True, kinds=("json", "yolo")))
-    assert not any(path.is_file() for path in Path("out/yolo/images/images").iterdir())
-    assert sorted(path.name for path in files_in(Path("out/yolo/labels"))) == ["img0.txt", "img1.txt"]
-
-
-# --- what an older densecli left -------------------------------------------------------------------------------------
-
-
-def test_polygons_of_the_first_densecli_are_written_anew(photos: Path) -> None:
-    job = batch_job(photos, kinds=("json", "labelme"))
-    run(job)
-    path = Path("out/labelme/img0.json")
-    document = json.loads(path.read_text())
-    del document["densecli"], document["shapes"][0]
-    path.write_text(json.dumps(document, indent=1))
-    run(batch_job(photos, kinds=("json", "labelme"), overwrite=True))
-    assert "densecli" in json.loads(path.read_text())
-    path.write_text(json.dumps(document, indent=2))  # as labelme lays it out
-    run(batch_job(photos, kinds=("json", "labelme"), overwrite=True))
-    assert json.loads(path.read_text()) == document
+# --- what another program left --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("data", [None, "train: train.txt\nval: val.txt\n"])
 def test_a_yolo_data_set_without_densecli_s_data_yaml_goes_on(photos: Path, data: str | None) -> None:
-    """The first densecli wrote it last, so that a killed run left none; and people write one of their own."""
+    """People write one of their own, or throw it away."""
     run(batch_job(photos, kinds=("json", "yolo")))
     path = Path("out/yolo/data.yaml")
     path.unlink()
