@@ -22,12 +22,12 @@ os.umask(_UMASK)
 
 
 @contextmanager
-def complete_file(path: Path) -> Iterator[Path]:
+def complete_file(path: Path, instead: str = "another --output-dir") -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the block ends well and vanishes when it does not.
 
-    Raises OutputError when the folder or the file cannot be written.
+    Raises OutputError when the folder or the file cannot be written. instead: what a user is to choose then.
     """
-    with explained(path):
+    with explained(path, instead):
         path.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays: image writers choose the format by it.
         temporary = temporary_beside(path, path.suffix)
@@ -93,10 +93,10 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, instead: str = "another --output-dir") -> None:
     """Raise OutputError if `folder` cannot be written, or made, as far as can be told before seconds of work."""
     existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
-    with explained(folder):
+    with explained(folder, instead):
         if not existing.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(existing, os.W_OK | os.X_OK):
@@ -104,23 +104,22 @@ def check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path, instead: str = "another --output-dir") -> Iterator[None]:
+    """Raises OutputError for what the system has against writing to `path`. instead: what a user is to choose then."""
     shown = shown_name(str(path))
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(f"{shown}: the disk is full; free some space, or choose another --output-dir") from error
+            raise OutputError(f"{shown}: the disk is full; free some space, or choose {instead}") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise OutputError(f"{shown}: no permission to write there; choose another --output-dir") from error
+            raise OutputError(f"{shown}: no permission to write there; choose {instead}") from error
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
-            raise OutputError(
-                f"{shown}: a part of this path is a file, not a folder; choose another --output-dir"
-            ) from error
+            raise OutputError(f"{shown}: a part of this path is a file, not a folder; choose {instead}") from error
         if error.errno == errno.EFBIG:
             raise OutputError(f"{shown}: larger than files may be here; see ulimit -f, or use another disk") from error
         if error.errno == errno.ENAMETOOLONG:
             raise OutputError(f"{shown}: the name is too long for this file system; rename the input") from error
         if error.errno == errno.EISDIR:
             raise OutputError(f"{shown}: is a folder where a file must go; move it away") from error
-        raise OutputError(f"{shown}: cannot be written ({reason_of(error)}); choose another --output-dir") from error
+        raise OutputError(f"{shown}: cannot be written ({reason_of(error)}); choose {instead}") from error

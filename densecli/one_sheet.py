@@ -60,7 +60,7 @@ def write_sheet(job: SheetJob, console: Console, **segmenter_options: Any) -> in
     """Make the sheet and say what is on it. Returns the exit code; raises DensecliError."""
     WriteOptions(alpha=job.alpha)  # checks it
     presets, path = job.loaded_presets(), job.place()
-    check_writable(path.parent)
+    check_writable(path.parent, "another --output")
     shown = shown_input(job.image)
     image = None
     if not is_candidates(job.image):
@@ -92,7 +92,7 @@ def write_sheet(job: SheetJob, console: Console, **segmenter_options: Any) -> in
         console.progress_done()
     titles = _titles(presets)
     sheet = contact_sheet(list(zip(titles, comparison.results, strict=True)), job.alpha)
-    with complete_file(path) as temporary:
+    with complete_file(path, "another --output") as temporary:
         save_png(sheet, temporary)
     for title, result in zip(titles, comparison.results, strict=True):
         console.notice(f"{shown}: {title}: {result.funnel_line()}")

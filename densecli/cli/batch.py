@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -43,19 +43,19 @@ def batch(
     alpha: options.AlphaOption = 0.7,
     every: Annotated[int, typer.Option("--every", metavar="N", min=1, help="Every Nth frame of a video.")] = 1,
     max_frames: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--max-frames", metavar="N", min=1, help="At most N frames of a video."),
     ] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first input that fails.")] = False,
     shard: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--shard", metavar="I/N", help="Do the I-th of N parts (for job arrays); I from 1."),
     ] = None,
     engine: Annotated[
         str, typer.Option("--engine", metavar="NAME", help="local, or ray for a cluster ($RAY_ADDRESS).")
     ] = "local",
     workers: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--workers", metavar="N", min=1, help="Processes with a model each; default: one a device."),
     ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html at the end.")] = True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ def compare(
         str, typer.Option("--presets", metavar="A,B,...", help="Comma list of presets: names or YAML files.")
     ] = "dense,default,keyboard-fix",
     output: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "-o", "--output", metavar="FILE", help="The sheet, a .png; default: densecli-out/NAME_compare.png."
         ),

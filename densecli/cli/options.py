@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from densecli.device_names import check_precision, parse_device
 
-# Optional[...] rather than `| None`: typer evaluates these, and Python 3.10 is supported.
 PresetOption = Annotated[
     str,
     typer.Option("-p", "--preset", metavar="NAME|FILE", help="A shipped preset (see `presets list`) or a YAML file."),
@@ -19,7 +18,7 @@ SetOption = Annotated[
     typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override one value of the preset; repeatable."),
 ]
 FillOption = Annotated[
-    Optional[bool],  # noqa: UP045
+    bool | None,
     typer.Option(
         "--fill/--no-fill",
         help="Ask again, with up to 3 denser grids, over what no mask covers (preset key fill).",
@@ -28,7 +27,7 @@ FillOption = Annotated[
 ]
 
 
-def _model(given: Optional[str]) -> Optional[str]:  # noqa: UP045
+def _model(given: str | None) -> str | None:
     from densecli.model_names import spelled
 
     return given and spelled(given)
@@ -45,11 +44,11 @@ ModelOption = Annotated[
     ),
 ]
 ConfigOption = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option("--config", metavar="YAML", help="The network's YAML, for --model FILE."),
 ]
 CheckpointDirOption = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option("--checkpoint-dir", metavar="DIR", help="Where checkpoints are looked for first."),
 ]
 

@@ -105,6 +105,7 @@ def new_command(
 ) -> None:
     """Write a preset file to edit: it extends NAME and lists every key as a comment."""
     from densecli.errors import UsageError
+    from densecli.files import complete_file
     from densecli.preset_wording import template
     from densecli.presets import is_shipped, load_preset, same_file
 
@@ -116,7 +117,8 @@ def new_command(
     if same_file(file, (base.source, *base.bases)):
         raise UsageError(f"{file}: is part of the preset it should extend; choose another name")
     extends = base.name if is_shipped(base) else _path_from(base.source, file.parent)
-    _write(file, template(base, extends))
+    with complete_file(file, "another place") as temporary:
+        temporary.write_text(template(base, extends), encoding="utf-8")
     print(str(file))
     print(f"Edit it, then: densecli presets check {file}, and densecli segment IMAGE --preset {file}", file=sys.stderr)
 
@@ -145,22 +147,6 @@ def _path_from(target: Path, folder: Path) -> str:
     except ValueError:  # another drive
         return target.resolve().as_posix()
     return relative if "/" in relative else f"./{relative}"
-
-
-def _write(file: Path, text: str) -> None:
-    """Write `text`; the file appears under its name only when it is complete."""
-    from densecli.errors import OutputError
-
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, file)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{file}: cannot be written ({error.strerror}); choose another place") from error
 
 
 def _comment(text: str) -> str:
