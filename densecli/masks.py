@@ -176,7 +176,7 @@ def _picture(counts: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 
 def color_of(mask_id: int) -> str:
-    """`#rrggbb` of a mask: hues a golden angle apart, so that neighbours in the list differ, at three brightnesses."""
+    """`#rrggbb` of a mask: hues a golden angle apart, so that neighbours in the list differ, in nine tones."""
     hue = (mask_id * 0.618033988749895) % 1.0
     value = (0.95, 0.75, 0.85)[mask_id % 3]
     r, g, b = colorsys.hsv_to_rgb(hue, (0.65, 0.85, 0.5)[mask_id // 3 % 3], value)
@@ -247,9 +247,7 @@ class Segmentation:
     """Everything that one run over one image gave.
 
     pixels: H×W×3 uint8 RGB, the image as it was segmented. masks: by falling area, ids from 1.
-    funnel, seconds, image, model, preset: as in the summary. warnings: what went differently from what was asked.
-    notices: what is worth knowing. advice: what to change, where the masks look like a user's trouble, or None.
-    proposals: what the model proposed, where that was kept (keep_candidates), for Segmenter.refilter.
+    funnel, seconds, image, model, preset: as in the summary.
     """
 
     pixels: np.ndarray = field(repr=False)
@@ -271,7 +269,7 @@ class Segmentation:
     fill: dict[str, Any] | None = None
     """What `fill` did, where it was on: rounds, points, masks_added, coverage_before and coverage_after (0 to 1)."""
     proposals: ImageCandidates | None = field(default=None, repr=False)
-    """What the engine proposed, where that was kept."""
+    """What the model proposed, where that was kept (keep_candidates), for Segmenter.refilter."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

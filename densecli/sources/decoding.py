@@ -44,7 +44,7 @@ class LoadedImage:
     pixels: np.ndarray
     """H×W×3 uint8 RGB, C-contiguous and writable, upright (EXIF orientation applied)."""
     sha256: str
-    """Hex digest of the file's bytes."""
+    """Hex digest of the file's bytes; of the pixels where there is no file (frames, arrays, pictures of Pillow)."""
     notices: tuple[str, ...]
     """What was done to the pixels that the user may not expect; one sentence each, without the file's name."""
 
