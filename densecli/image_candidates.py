@@ -202,7 +202,9 @@ def _read(file: zipfile.ZipFile, path: Path, shown: str) -> ImageCandidates:
             f"(it is from {shown_name(str(header.get('densecli')))[:40]}); update densecli, or segment the photo again"
         ) from None
     image = header["image"]
-    floor = Floor(float(header["floor"]["predicted_iou"]), float(header["floor"]["stability"]))
+    lowest = float(header["floor"]["predicted_iou"]), float(header["floor"]["stability"])
+    _check(all(0 <= value <= 1 for value in lowest), "scores")
+    floor = Floor(*lowest)
     size = int(image["height"]), int(image["width"])
     crop_list = grid.crops(*size, parameters)
     crop_sizes = tuple(int(n) for n in header["crop_sizes"])
@@ -214,7 +216,7 @@ def _read(file: zipfile.ZipFile, path: Path, shown: str) -> ImageCandidates:
     _check(len(crop_sizes) == len(best) == len(crop_list) and min(crop_sizes) >= 0, "crops")
     _check(1 <= outputs <= 16, "outputs")
     _check(1 <= rows <= 1 << 16 and 1 <= columns <= 1 << 16, "sizes")
-    _check(0 <= floor.predicted_iou <= 1 and 0 <= floor.stability <= 1 and bool(np.isfinite(best).all()), "scores")
+    _check(bool(np.isfinite(best).all()), "scores")
     arrays = {name: _array(file, name, dtype, (n, columns) if columns else (n,)) for name, dtype, columns in _ARRAYS}
     data = _member(file, _MASKS, file.getinfo(_MASKS).compress_size)
     _check(int(arrays["sizes"].sum(dtype=np.int64)) == len(data), "masks")

@@ -56,8 +56,8 @@ def stability_and_boxes(
 
 
 def likely(predicted_iou: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Bool of the same shape: the predicted-IoU filter, which at 0 is off. Meta's generator: `>`."""
-    return predicted_iou > threshold if threshold > 0 else torch.ones_like(predicted_iou, dtype=torch.bool)
+    """Bool of the same shape: the predicted-IoU filter, which at 0 is off but for NaN. Meta's generator: `>`."""
+    return predicted_iou > threshold if threshold > 0 else ~predicted_iou.isnan()
 
 
 def stable(stability: torch.Tensor, parameters: GeneratorParameters) -> torch.Tensor:

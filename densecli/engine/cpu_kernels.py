@@ -53,13 +53,16 @@ def areas_and_boxes(
     for k in range(m):
         picture = logits[k]
         for i in range(h):
-            highest[i] = picture[i].max()
+            best = np.float32(-np.inf)
+            for j in range(w):
+                if picture[i, j] > best:  # as NaN is not
+                    best = picture[i, j]
+            highest[i] = best
         n_low = n_high = 0
         left_edge, top_edge, right_edge, bottom_edge = x_start[w], row_start[h], -1, -1
         for i in range(h):
             y0, y1 = row_start[i], row_start[i + 1]
             below = min(i + 1, h - 1)
-            # NaN logits are above nothing; `not >` skips them with the rest.
             if y0 == y1 or not max(highest[i], highest[below]) > low:
                 continue
             for j in range(w):
@@ -75,6 +78,8 @@ def areas_and_boxes(
                 least = min(min(upper0, upper1), min(lower0, lower1))
                 x = x_start[j]
                 inside_low, inside_high = least > low, least > high
+                if inside_low and np.isnan(upper0 + upper1 + lower0 + lower1):  # as are all pixels between them
+                    continue
                 if inside_low:
                     n_low += n * (y1 - y0)
                 if inside_high:

@@ -173,7 +173,8 @@ def _winners(
             scored, best = loop.candidates(advanced)
     if not math.isfinite(best):
         _refuse_loop(generator)
-        run.warnings.append("half precision does not hold this network's numbers: went on the slower way")
+        if generator.dtype != torch.float32:  # else the slower way says what it meets
+            run.warnings.append("half precision does not hold this network's numbers: went on the slower way")
         return None
     funnel.points += len(prompted.points)
     funnel.candidates += len(prompted.points) * loop.outputs

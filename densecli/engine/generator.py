@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
 T = TypeVar("T")
+_NO_NUMBERS = (
+    "the network gives no numbers (NaN) for some candidates, which are left out: its weights are damaged, or need "
+    "--precision fp32"
+)
 
 
 @dataclass
@@ -205,6 +210,7 @@ class MaskGenerator:
         while start < n:
             assert run.batch is not None
             stop = min(n, start + run.batch.points)
+            counted = replace(run.funnel)
             try:
                 results.append(work(slice(start, stop)))
                 start = stop
@@ -219,6 +225,7 @@ class MaskGenerator:
                     ) from error
             # Outside of `except`, so that the failed batch's tensors are gone before the next try.
             memory.release_cached(self.device)
+            vars(run.funnel).update(vars(counted))
             run.batch = run.batch.halved()
             run.warnings.append(f"out of memory: went on with {run.batch.points} points per batch")
         return results
@@ -285,7 +292,12 @@ class MaskGenerator:
         funnel = run.funnel
         funnel.points += len(decoded.keep)
         funnel.candidates += decoded.keep.numel()
-        funnel.best_predicted_iou = max(funnel.best_predicted_iou, float(decoded.predicted_iou.max()))
+        best = float(decoded.predicted_iou.max())
+        if math.isnan(best):
+            best = float(decoded.predicted_iou.nan_to_num(nan=0.0).max())
+            if _NO_NUMBERS not in run.warnings:
+                run.warnings.append(_NO_NUMBERS)
+        funnel.best_predicted_iou = max(funnel.best_predicted_iou, best)
         run.report(funnel.points)
         return candidates, decoded.logits
 

@@ -26,6 +26,7 @@ from densecli.engine.edges import Guide
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters
 from densecli.engine.selection import Funnel, Journal, chosen, finished, winners_of
 from densecli.engine.upsampling import Upsampling
+from densecli.errors import UsageError
 from densecli.masks import Mask, Runs
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ class Floor:
 
     predicted_iou: float = 0.5
     stability: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 <= value <= 1:
+                raise UsageError(f"floor of {name} {value}: give a number from 0 to 1")
 
     def lowered_to(self, parameters: GeneratorParameters) -> Floor:
         """The floor, or a run's own thresholds where these are lower."""

@@ -254,7 +254,7 @@ def _cleaned(
     """Holes, islands and areas; then NMS again for masks that were changed."""
     min_area, fraction = wish.min_mask_region_area, wish.max_mask_area_fraction
     funnel.largest_area = max((w.area for w in winners), default=0)
-    most = size[0] * size[1] * (1.0 if fraction is None else fraction)
+    pixels = size[0] * size[1]
     cleaned, all_changed = [], []
     for winner in winners:
         changed, area_before = False, winner.area
@@ -263,11 +263,11 @@ def _cleaned(
             if changed:
                 winner.place(x, y, runs)
         # A mask without a pixel has nothing to show: the reference lists such masks, nobody can use them.
-        if 0 < winner.area <= most:
+        if winner.area and (fraction is None or winner.area / pixels <= fraction):
             cleaned.append(winner)
             all_changed.append(changed)
         elif journal is not None and winner.area:
-            journal.dropped("too_large", winner, winner.area, most)
+            journal.dropped("too_large", winner, winner.area, pixels * (fraction or 1.0))
         elif journal is not None:
             journal.dropped("area" if area_before else "empty", winner, area_before, min_area)
     return _without_new_duplicates(cleaned, all_changed, nms_thresh, journal) if any(all_changed) else cleaned

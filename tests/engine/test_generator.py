@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import resource
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from densecli.engine import memory
+from densecli.engine import memory, proposals
 from densecli.engine.generator import MaskGenerator
 from densecli.engine.parameters import GeneratorParameters, Limits
+from densecli.engine.proposals import Floor
 from tests.conftest import FIRST_STARTER
 
 SMALL = {"points_per_side": 6, "pred_iou_thresh": 0.3, "stability_score_thresh": 0.5}
@@ -85,6 +87,45 @@ def test_progress_ends_with_all_points(starter, photos) -> None:
     MaskGenerator(starter, parameters).generate(photos["coffee"], lambda done, total: calls.append((done, total)))
     assert calls[-1] == (36 + 4 * 9, 36 + 4 * 9)
     assert calls == sorted(calls)
+
+
+@pytest.fixture
+def without_numbers(first_starter):
+    """A network that gives NaN for predicted IoU of the last of its three outputs."""
+    network = copy.deepcopy(first_starter)
+    network.sam_mask_decoder.iou_prediction_head.layers[-1].bias[3] = torch.nan
+    return network
+
+
+@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.99])
+def test_candidates_that_are_no_numbers_are_left_out(without_numbers, photos, threshold: float, loop: bool) -> None:
+    settings = {**SMALL, "pred_iou_thresh": threshold}
+    generator = MaskGenerator(without_numbers, GeneratorParameters(**settings))
+    generator.device_loop = loop
+    generated = generator.generate(photos["coffee"])
+    assert all(0 <= mask.predicted_iou <= 1 for mask in generated.masks)
+    assert bool(generated.masks) == (threshold < 0.9)
+    assert 0.4 < generated.funnel.best_predicted_iou < 1
+    assert len(generated.warnings) == 1 and "no numbers (NaN)" in generated.warnings[0]
+
+
+def test_progress_never_passes_all_points(starter, photos, monkeypatch) -> None:
+    """Memory that runs out after a batch was scored has it scored again."""
+    pack, failures, told = proposals.pack, [1, 1], []
+
+    def short(*arguments):
+        if failures:
+            failures.pop()
+            raise MemoryError
+        return pack(*arguments)
+
+    monkeypatch.setattr(proposals, "pack", short)
+    limits = Limits(points_per_batch=8)
+    generator = MaskGenerator(starter, GeneratorParameters(**{**SMALL, "points_per_side": 5}), limits=limits)
+    generated = generator.generate(photos["coffee"], lambda done, of: told.append((done, of)), keep=Floor())
+    assert told[-1] == (25, 25) == max(told)
+    assert generated.funnel.candidates == 75 and not failures
 
 
 def test_less_memory_smaller_batches() -> None:

@@ -13,6 +13,7 @@ from densecli.engine import generator as generator_module
 from densecli.engine.generator import MaskGenerator
 from densecli.engine.parameters import CleanupParameters, GeneratorParameters, Limits
 from densecli.engine.proposals import Floor, Proposals, same_candidates
+from densecli.errors import UsageError
 from densecli.masks import Mask
 from tests.engine.wishes import cleanups, wishes
 from tests.same_masks import assert_same_masks
@@ -144,3 +145,10 @@ def test_not_one_survivor(first_starter, photos) -> None:
     )
     assert generated.masks == [] and generated.proposals is not None and len(generated.proposals) == 0
     assert 0.3 < generated.funnel.best_predicted_iou < 0.99
+
+
+@pytest.mark.parametrize("floor", [(-1, 0.5), (0.5, 1.5), (float("nan"), 0.5)])
+def test_floors_that_are_none(floor: tuple[float, float]) -> None:
+    """A file of such candidates could not be read again."""
+    with pytest.raises(UsageError, match="floor of .*: give a number from 0 to 1"):
+        Floor(*floor)

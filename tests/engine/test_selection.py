@@ -100,3 +100,20 @@ def test_photo_in_crops_loses_no_mask_that_clean_up_left_alone(starter) -> None:
     assert 0 < len(alone) < len(before), "nothing to clean, or nothing else"
     left = {m.segmentation["counts"] for m in after}
     assert [m.id for m in alone if m.segmentation["counts"] not in left] == []
+
+
+@pytest.mark.parametrize("hundredths", range(1, 101))
+def test_a_mask_of_just_the_largest_fraction_stays(hundredths: int) -> None:
+    """100 · 0.57 is 56.99999999999999."""
+    mask = np.zeros((10, 10), dtype=bool)
+    mask.ravel()[:hundredths] = True
+    wish = CleanupParameters(max_mask_area_fraction=hundredths / 100)
+
+    def left(picture: np.ndarray) -> int:
+        winner = Winner(0, 0, Runs.of(picture), 0.9, 0.9, ((1.0, 1.0),), (0, 0, 10, 10))
+        return len(finished([winner], 1, (10, 10), GeneratorParameters(), wish, Funnel()))
+
+    assert left(mask) == 1
+    if hundredths < 100:
+        mask.ravel()[hundredths] = True
+        assert left(mask) == 0

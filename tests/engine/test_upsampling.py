@@ -105,6 +105,17 @@ def test_logits_that_tie_with_the_threshold(compiled: bool, seed: int, size: tup
 
 
 @BOTH_PATHS
+@settings(max_examples=30)
+@given(seed=st.integers(0, 2**20), holes=st.integers(1, 40), size=st.tuples(st.integers(20, 90), st.integers(20, 90)))
+def test_logits_that_are_no_numbers(compiled: bool, seed: int, holes: int, size: tuple[int, int]) -> None:
+    """As where half precision overflowed: what lies beside them counts, they do not."""
+    logits = smooth_logits(seed, 5, 16, 12, 2)
+    places = torch.randint(0, logits.numel(), (holes,), generator=torch.Generator().manual_seed(seed))
+    logits.view(-1)[places] = torch.nan
+    assert_equals_full_size(logits, size, -1.0, 0.0, 1.0, compiled)
+
+
+@BOTH_PATHS
 def test_nothing_to_do(compiled: bool) -> None:
     area_low, area_high, boxes = upsampling_of((8, 8), (50, 60), compiled).areas_and_boxes(
         torch.zeros(0, 8, 8), -1, 0, 1
