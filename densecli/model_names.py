@@ -17,6 +17,9 @@ from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
 from densecli.wording import reason_of, shown_name
 
 
+_SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
+
+
 @dataclass(frozen=True)
 class Choice:
     """A checkpoint that was chosen: its name, files, and why, in words for the user."""
@@ -37,8 +40,16 @@ def spelled(model: str) -> str:
 
 
 def names_file(model: str) -> bool:
-    """Whether `--model` names a file, and not a checkpoint of the registry."""
-    return model.endswith((".pt", ".pth", ".safetensors")) or "/" in model or "\\" in model
+    """Whether `--model` names a file, and not a checkpoint of the registry.
+
+    A file of the current folder may be called anything but what a checkpoint is called. Raises UsageError where only
+    the registry could tell, and cannot be read.
+    """
+    if model.lower().endswith(_SUFFIXES) or "/" in model or "\\" in model:
+        return True
+    if spelled(model) in ("auto", STARTER) or not os.path.isfile(path_of(model)):
+        return False
+    return checkpoints.load_registry().find(model) is None
 
 
 def named(model: str, checkpoint_dir: Path | None, config: Path | None) -> Choice | None:

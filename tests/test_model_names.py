@@ -15,7 +15,9 @@ from densecli.model_names import check_named, named, names_file
 from tests.conftest import FIRST_STARTER, Command, obeying_permissions
 
 
-@pytest.mark.parametrize("name", ["large.pt", "a/b", "a\\b", "x.safetensors", "x.pth"])
+@pytest.mark.parametrize(
+    "name", ["large.pt", "a/b", "a\\b", "x.safetensors", "x.pth", "X.PT", "X.SafeTensors", "last.ckpt"]
+)
 def test_files(name: str) -> None:
     assert names_file(name)
 
@@ -23,6 +25,17 @@ def test_files(name: str) -> None:
 @pytest.mark.parametrize("name", ["large", "auto", "starter", "sam2.1_hiera_large", "b+"])
 def test_names(name: str) -> None:
     assert not names_file(name)
+
+
+def test_an_existing_file_may_be_called_anything_but_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("weights", "mine.bin", "large", "Base_Plus", "auto", "STARTER"):
+        Path(name).touch()
+        assert names_file(name) == (name in ("weights", "mine.bin")), name
+    Path("folder").mkdir()
+    assert not names_file("folder")
 
 
 def test_the_starter() -> None:
