@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import yaml
 
 from densecli.errors import CheckpointError, UsageError
 from densecli.resources import resource_dir
+from densecli.user_cache import user_cache
 from densecli.wording import without_password
 
 REGISTRY_VARIABLE = "DENSECLI_REGISTRY"
@@ -229,13 +229,18 @@ def _normalised(name: str) -> str:
 
 
 def search_dirs(checkpoint_dir: Path | None = None) -> list[Path]:
-    """Folders where checkpoints are looked for, in order; they need not exist. Raises UsageError for ~ of nobody."""
+    """Folders where checkpoints are looked for, in order; they need not exist.
+
+    Without the cache folder where the user has none. Raises UsageError for ~ of nobody.
+    """
     folders = []
     if checkpoint_dir is not None:
         folders.append(expanded(checkpoint_dir, "--checkpoint-dir"))
     if os.environ.get(FOLDER_VARIABLE):
         folders.append(expanded(os.environ[FOLDER_VARIABLE], f"${FOLDER_VARIABLE}"))
-    folders += [Path("checkpoints"), _cache_dir()]
+    folders.append(Path("checkpoints"))
+    if (cache := _cache_dir()) is not None:
+        folders.append(cache)
     return list(dict.fromkeys(folder.absolute() for folder in folders))
 
 
@@ -255,16 +260,20 @@ def expanded(given: str | os.PathLike[str], where: str) -> Path:
 def download_dir(checkpoint_dir: Path | None = None) -> Path:
     """The folder that downloads go to: the first of `search_dirs` that is set, else the user's cache folder.
 
-    `./checkpoints` counts as set if it exists.
+    `./checkpoints` counts as set if it exists. Raises CheckpointError for a user without cache folder who set none.
     """
     if checkpoint_dir is not None or os.environ.get(FOLDER_VARIABLE):
         return search_dirs(checkpoint_dir)[0]
     local = Path("checkpoints").absolute()
-    return local if local.is_dir() else _cache_dir()
+    folder = local if local.is_dir() else _cache_dir()
+    if folder is None:
+        raise CheckpointError(f"This user has no home folder for checkpoints; give --dir, or set ${FOLDER_VARIABLE}.")
+    return folder
 
 
-def _cache_dir() -> Path:
-    return Path(platformdirs.user_cache_dir("densecli", appauthor=False)) / "checkpoints"
+def _cache_dir() -> Path | None:
+    cache = user_cache()
+    return None if cache is None else cache / "checkpoints"
 
 
 def locate(name: str, checkpoint_dir: Path | None = None) -> Location:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
 
+import platformdirs
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from densecli import checkpoints
-from densecli.errors import CheckpointError, UsageError
+from densecli.doctor import weights
+from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
+from densecli.remote.staging import staging_folder
 
 WEIGHTS = b"weights" * 1000
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
@@ -358,3 +362,41 @@ def test_no_heavy_imports() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# Without a home
+
+
+@pytest.fixture(params=["this platformdirs", "an older one"])
+def homeless(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whom the system does not know, without HOME."""
+
+    def nobody(*_: object) -> None:
+        raise KeyError("getpwuid(): uid not found")
+
+    for variable in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(pwd, "getpwall", list)
+    if request.param == "an older one":
+        monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: "~/.cache/densecli")
+
+
+def test_a_user_without_a_home(homeless: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checkpoints.search_dirs(tmp_path) == [tmp_path, Path.cwd() / "checkpoints"]
+    assert checkpoints.download_dir(tmp_path) == tmp_path
+    with pytest.raises(CheckpointError, match=r"no home folder .*; give --dir, or set \$DENSECLI_CHECKPOINTS"):
+        checkpoints.download_dir()
+    with pytest.raises(EnvironmentProblem, match="no home folder .* set XDG_CACHE_HOME"):
+        staging_folder("memory://bucket/out")
+    Path("checkpoints").mkdir()
+    assert checkpoints.download_dir() == Path.cwd() / "checkpoints"
+    monkeypatch.setenv("DENSECLI_CHECKPOINTS", str(tmp_path / "set"))
+    assert checkpoints.download_dir() == tmp_path / "set"
+
+
+def test_doctor_of_a_user_without_a_home(homeless: None) -> None:
+    rows = {row.name: row for row in weights.check_weights(deep=False)}
+    assert {rows[name].status for name in ("starter", "leftovers", "disk space")} == {"ok"}
+    assert rows["checkpoint folder"].seen == "this user has no home folder for downloads"
+    assert (rows["checkpoint folder"].fix or "").startswith("export DENSECLI_CHECKPOINTS=")

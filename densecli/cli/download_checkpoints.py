@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,9 +170,12 @@ def _list(registry: Registry, entries: list[CheckpointEntry], folder: Path | Non
             }
         )
     if as_json:
+        into = None  # for a user without a home folder, who must name one
+        with contextlib.suppress(CheckpointError):
+            into = str(download_dir(folder))
         document = {
             "schema": "densecli/checkpoints/1",
-            "download_dir": str(download_dir(folder)),
+            "download_dir": into,
             "checkpoints": rows,
         }
         print_json(document)

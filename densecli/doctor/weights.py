@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -137,11 +138,14 @@ def _temporary_files(folders: list[Path]) -> list[Path]:
 def check_space(registry: Registry) -> Check:
     """Room for results in this folder, and for the best checkpoint where downloads go."""
     from densecli import checkpoints
+    from densecli.errors import CheckpointError
 
-    here = shutil.disk_usage(Path.cwd()).free
-    folder = checkpoints.download_dir()
-    there = shutil.disk_usage(_existing(folder)).free
-    seen = f"{here / 1e9:.1f} GB free here, {there / 1e9:.1f} GB in {folder}"
+    here = there = shutil.disk_usage(Path.cwd()).free
+    seen = f"{here / 1e9:.1f} GB free here"
+    with contextlib.suppress(CheckpointError):  # no folder: the row `checkpoint folder` says so
+        folder = checkpoints.download_dir()
+        there = shutil.disk_usage(_existing(folder)).free
+        seen += f", {there / 1e9:.1f} GB in {folder}"
     if here < _LITTLE_SPACE:
         return problem(
             "disk space",
@@ -159,8 +163,13 @@ def check_space(registry: Registry) -> Check:
 def check_folder() -> Check:
     """Whether downloads could be written."""
     from densecli import checkpoints
+    from densecli.errors import CheckpointError
 
-    folder = checkpoints.download_dir()
+    fix = commands.variable(checkpoints.FOLDER_VARIABLE, commands.own_folder("densecli-checkpoints"))
+    try:
+        folder = checkpoints.download_dir()
+    except CheckpointError:
+        return warning("checkpoint folder", "this user has no home folder for downloads", fix)
     existing = _existing(folder)
     try:
         if not existing.is_dir():
@@ -168,7 +177,6 @@ def check_folder() -> Check:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        fix = commands.variable(checkpoints.FOLDER_VARIABLE, commands.own_folder("densecli-checkpoints"))
         # Everything but a download still works.
         seen = f"{folder}: downloads cannot be written there ({existing}: {error.strerror})"
         return warning("checkpoint folder", seen, fix)
