@@ -18,7 +18,7 @@ import yaml
 from densecli.errors import CheckpointError, UsageError
 from densecli.resources import resource_dir
 from densecli.user_cache import user_cache
-from densecli.wording import without_password
+from densecli.wording import shown_name, url_of, without_password
 
 REGISTRY_VARIABLE = "DENSECLI_REGISTRY"
 FOLDER_VARIABLE = "DENSECLI_CHECKPOINTS"
@@ -69,9 +69,14 @@ class Registry:
         found = self.find(name)
         if found is not None:
             return found
+        if url := url_of(name):
+            raise UsageError(
+                f"'{shown_name(url)}' is a URL; give the name of a checkpoint, and --source for where it is."
+            )
         near = self.nearest(name, beside)
         hint = f" Did you mean '{near}'?" if near else ""
-        raise UsageError(f"There is no checkpoint called '{name}'.{hint} Known: {', '.join([*beside, *self.entries])}.")
+        known = ", ".join([*beside, *self.entries])
+        raise UsageError(f"There is no checkpoint called '{shown_name(name)}'.{hint} Known: {known}.")
 
     def find(self, name: str) -> CheckpointEntry | None:
         """As `entry`, but None if there is none."""
@@ -111,7 +116,7 @@ class Registry:
         for base in bases:
             if not base.startswith(_URL_SCHEMES):
                 where = "--source" if only else f"${URL_VARIABLE}"
-                shown = without_password(base)
+                shown = shown_name(url_of(base) or base)
                 raise UsageError(f"{where}: '{shown}' is not a base URL; give http://, https:// or file:// addresses.")
             urls.append(f"{base.replace('{name}', entry.name).rstrip('/')}/{entry.file}")
         return list(dict.fromkeys(urls))
@@ -219,7 +224,7 @@ def _check_keys(file: Path, key: str, values: Any, allowed: tuple[str, ...]) -> 
 
 
 def _wrong(file: Path, key: str, given: Any, allowed: str) -> UsageError:
-    shown = without_password(repr(given))
+    shown = without_password(repr((isinstance(given, str) and url_of(given)) or given))
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     return UsageError(f"Registry {file}: {key} is {shown}, but must be {allowed}.")
 
@@ -247,12 +252,15 @@ def search_dirs(checkpoint_dir: Path | None = None) -> list[Path]:
 def expanded(given: str | os.PathLike[str], where: str) -> Path:
     """A path with ~ and ~user written out.
 
-    Raises UsageError, which says `where` it was given, if there is no such user: a folder called ~user would be made.
+    Raises UsageError, which says `where` it was given, for a URL and if there is no such user: folders called https:
+    and ~user would be made.
     """
+    if url := url_of(os.fspath(given)):
+        raise UsageError(f"{where}: '{shown_name(url)}' is a URL; give a path on this machine.")
     path = os.path.expanduser(given)
     if path.startswith("~"):
         raise UsageError(
-            f"{where}: '{os.fspath(given)}' names a user that this machine does not have; give a full path."
+            f"{where}: '{shown_name(os.fspath(given))}' names a user that this machine does not have; give a full path."
         )
     return Path(path)
 

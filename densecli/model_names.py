@@ -14,8 +14,7 @@ from typing import Any
 from densecli import checkpoints
 from densecli.checkpoints import STARTER, CheckpointEntry
 from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
-from densecli.wording import reason_of, shown_name
-
+from densecli.wording import reason_of, shown_name, url_of
 
 _SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
 
@@ -61,7 +60,9 @@ def named(model: str, checkpoint_dir: Path | None, config: Path | None) -> Choic
     if names_file(model):
         return _own_weights(path_of(model), config)
     if config is not None:
-        raise UsageError(f"--config goes with --model FILE (a .pt or .safetensors path), not with --model {model}")
+        raise UsageError(
+            f"--config goes with --model FILE (a .pt or .safetensors path), not with --model {shown_name(model)}"
+        )
     if model == "auto":
         return None
     if model == STARTER:
@@ -109,7 +110,9 @@ def config_path(entry: CheckpointEntry) -> Path:
 
 
 def path_of(model: str) -> Path:
-    """The file that `--model` names, ~ for the user's home."""
+    """The file that `--model` or `--config` names, ~ for the user's home. Raises UsageError for a URL."""
+    if url := url_of(model):
+        raise UsageError(f"{shown_name(url)}: is a URL; download it first, and give the path of the file")
     return Path(os.path.expanduser(model))  # Path.expanduser raises for ~nobody
 
 
@@ -128,11 +131,14 @@ def is_file(path: Path) -> bool:
 
 def _own_weights(weights: Path, config: Path | None) -> Choice | None:
     if not is_file(weights):
-        raise CheckpointError(f"{weights}: no such weights file; give an existing .pt or .safetensors, or a model name")
+        raise CheckpointError(
+            f"{shown_name(str(weights))}: no such weights file; give an existing .pt or .safetensors, or a model name"
+        )
     if config is not None:
         config = path_of(str(config))
         if not is_file(config):
-            raise UsageError(f"--config {config}: no such file; give the YAML of {weights.name}'s network")
+            shown = shown_name(str(config))
+            raise UsageError(f"--config {shown}: no such file; give the YAML of {shown_name(weights.name)}'s network")
         return Choice(weights.stem, weights, config)
     beside = weights.with_suffix(".yaml")
     return Choice(weights.stem, weights, beside) if is_file(beside) else None

@@ -112,6 +112,10 @@ def test_a_slip_is_told_before_pytorch_is_imported(
         (("segment", "a.png", "-m", "w.safetensors", "--config", "~/x.yaml"), 2, "{home}/x.yaml: no such file"),
         (("segment", "a.png", "-m", "~nobodyx/x.pt"), 4, "~nobodyx/x.pt: no such weights file"),
         (("segment", "a.png", "-m", "tiny", "--checkpoint-dir", "~nobodyx"), 2, "--checkpoint-dir: '~nobodyx' names a"),
+        (("segment", "a.png", "-m", "a\nb\x1b[31m.pt"), 4, "a\\nb\\x1b[31m.pt: no such weights file"),
+        (("segment", "a.png", "-m", "a\nb\x1b[31m"), 2, "There is no checkpoint called 'a\\nb\\x1b[31m'"),
+        (("segment", "a.png", "-m", "w.safetensors", "--config", "a\nb"), 2, "--config a\\nb: no such file"),
+        (("download-checkpoints", "a\nb"), 2, "There is no checkpoint called 'a\\nb'"),
         (("download-checkpoints", "--list", "--dir", "~nobodyx"), 2, "--checkpoint-dir: '~nobodyx' names a user"),
         (("download-checkpoints", "tiny", "--dir", "~nobodyx"), 2, "--checkpoint-dir: '~nobodyx' names a user"),
         (

@@ -28,7 +28,7 @@ from densecli.download.progress import Progress
 from densecli.download.source import SourceFailed
 from densecli.download.transfer import Transfer
 from densecli.errors import CheckpointError, UsageError
-from densecli.wording import reason_of, shown_name, without_password
+from densecli.wording import reason_of, shown_name, url_of, without_password
 
 
 def fetch(
@@ -80,8 +80,9 @@ def named_sources(registry: Registry, given: list[str]) -> list[str]:
             matching = [known for known, host in hosts.items() if source and source.lower() in host]
             if not matching:
                 known_hosts = ", ".join(dict.fromkeys(host for host in hosts.values() if host))
+                shown = shown_name(url_of(source) or source)
                 raise UsageError(
-                    f"--source: '{source}' is neither a URL, nor a folder, nor a known server ({known_hosts})."
+                    f"--source: '{shown}' is neither a URL, nor a folder, nor a known server ({known_hosts})."
                 )
             bases += matching
     return bases
