@@ -32,7 +32,8 @@ from densecli.download import (
     named_sources,
     patience_from_environment,
 )
-from densecli.errors import CheckpointError, UsageError
+from densecli.errors import CheckpointError, InputError, UsageError
+from densecli.sources import read_image
 from tests.conftest import small_disk
 
 DATA = random.Random(7).randbytes(1_500_000)
@@ -369,6 +370,77 @@ def test_redirect_to_a_local_file_is_refused(entry: checkpoints.CheckpointEntry,
     target = (tmp_path / "file.pt").as_uri()
     with serving(lambda request: request.head(302, Location=target, Content_Length=0)) as server:
         assert "HTTP 302" in get_nothing(entry, folder, server.url)
+
+
+def test_redirect_to_ftp_leaves_the_source(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
+    target = "ftp://me:s3cret@127.0.0.1:9/file.pt"
+    with (
+        serving(lambda request: request.head(302, Location=target, Content_Length=0)) as server,
+        serving(good()) as ok,
+    ):
+        message = get_nothing(entry, folder, server.url)
+        assert "HTTP 302 Found, leads to ftp://me:***@127.0.0.1:9/file.pt, which is not http(s)" in message
+        get(entry, folder, server.url, ok.url)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http:/me:s3cret@127.0.0.1:80",
+        "http://me:p@s3cret:x",
+        "127.0.0.1:99999",
+        "socks5://me:s3cret@h:1",
+        "me:s3cret:x",
+    ],
+)
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY"])
+def test_a_proxy_that_is_none(
+    proxy: str, variable: str, entry: checkpoints.CheckpointEntry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, proxy)
+    with serving(good()) as server:
+        message = get_nothing(entry, folder, server.url)
+        assert f"{server.url} (${variable} names no proxy that can be used; give http://HOST:PORT" in message
+        assert "s3cret" not in message
+        with pytest.raises(InputError, match=rf"cannot be fetched: \${variable} names no proxy that can be used"):
+            read_image(server.url)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        get(entry, folder, server.url)
+
+
+@pytest.mark.parametrize(
+    "written", ["127.0.0.1:{port}", "http://me:s3:c@r@127.0.0.1:{port}/", "HTTP://me@127.0.0.1:{port}"]
+)
+def test_ways_to_write_a_proxy(
+    written: str, entry: checkpoints.CheckpointEntry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(good()) as proxy:
+        monkeypatch.setenv("http_proxy", written.format(port=proxy.server_address[1]))
+        get(entry, folder, "http://weights.invalid/sam/file.pt")
+
+
+def raw_answer(answer: bytes) -> Answer:
+    return lambda request: request.body(answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        raw_answer(b"HTTP/1.1 404 \x1b[31mRED\x1b[0m\x07\r\nContent-Length: 0\r\n\r\n"),
+        raw_answer(b"HTTP/1.1 206 ok\r\nContent-Encoding: \x1b[31mRED\r\n\r\n"),
+        raw_answer(b"HTTP/1.1 200 ok\r\nContent-Length: \x1b[31mRED\r\n\r\n"),
+        raw_answer(b"\x1b[31mRED\r\n\r\n"),
+        lambda request: request.head(302, Location=request.path, Content_Length=0),
+    ],
+)
+def test_what_servers_say_is_one_printable_line(
+    answer: Answer, entry: checkpoints.CheckpointEntry, folder: Path
+) -> None:
+    with serving(answer) as server:
+        assert get_nothing(entry, folder, server.url).isprintable()
+        with pytest.raises(InputError, match=server.url) as caught:
+            read_image(server.url)
+    assert str(caught.value).isprintable()
 
 
 def test_proxy_of_the_environment(

@@ -16,20 +16,24 @@ from typing import NoReturn
 
 from densecli import __version__
 from densecli.checkpoints import one_line
-from densecli.http_login import open_http
+from densecli.http_login import UnusableProxy, open_http
+from densecli.wording import reason_of
 
 _TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 
 class SourceFailed(Exception):
-    """This URL will not do; the next one may."""
+    """This URL will not do; the next one may. The reason may hold what a server says."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(reason_of(reason))
 
 
 class Dropped(Exception):
     """Nothing more came, but may come if asked again."""
 
     def __init__(self, reason: str, *, retry_after: float = 0.0, unreachable: bool = False) -> None:
-        super().__init__(reason)
+        super().__init__(reason_of(reason))
         self.retry_after = retry_after  # seconds, as the server asked
         self.unreachable = unreachable  # there was no connection at all
 
@@ -64,6 +68,8 @@ def open_url(url: str, offset: int, size: int, timeout: float) -> Body:
     except urllib.error.HTTPError as error:
         with error:
             _raise_for_status(error, offset, size)
+    except UnusableProxy as error:
+        raise SourceFailed(error) from error
     except (ValueError, http.client.InvalidURL) as error:
         raise SourceFailed(f"not a usable URL: {one_line(error)}") from error
     except (OSError, http.client.HTTPException) as error:
