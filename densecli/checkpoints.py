@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -316,9 +317,18 @@ def find_checkpoint(name: str, checkpoint_dir: Path | None = None) -> Path | Non
     return locate(name, checkpoint_dir).path
 
 
-def fetch_command(name: str) -> str:
-    """The command that fetches checkpoint `name`, for messages."""
-    return f"densecli download-checkpoints {name}"
+def fetch_command(name: str, folder: str | os.PathLike[str] | None = None) -> str:
+    """The command that fetches checkpoint `name`, for messages.
+
+    folder: where it must go for what the message is about; the command says so unless downloads go there anyway.
+    """
+    command = f"densecli download-checkpoints {name}"
+    if folder is None:
+        return command
+    with contextlib.suppress(CheckpointError, UsageError):  # there is none, or only a wrong one
+        if download_dir() == Path(os.path.expanduser(folder)).absolute():
+            return command
+    return f"{command} --dir {shown_name(shlex.quote(os.fspath(folder)))}"
 
 
 def starter_files() -> tuple[Path, Path]:
@@ -337,7 +347,7 @@ def verify(entry: CheckpointEntry, path: Path, *, use_stamp: bool = True) -> Non
     A stamp beside the file remembers the outcome for this size and modification time, so that only the first call
     reads the file; `use_stamp=False` reads it anyway. Where the stamp cannot be written, every call reads the file.
     """
-    remedy = f"`{fetch_command(entry.name)}` fetches a good one"
+    remedy = f"`{fetch_command(entry.name, path.parent)}` fetches a good one"
     try:
         status = path.stat()
         if status.st_size != entry.size:

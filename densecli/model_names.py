@@ -71,9 +71,8 @@ def named(model: str, checkpoint_dir: Path | None, config: Path | None) -> Choic
     location = checkpoints.locate(entry.name, checkpoint_dir)
     if location.path is None:
         problem = f" ({location.problem})" if location.problem else ""
-        raise CheckpointError(
-            f"checkpoint {entry.name} is not on disk{problem}; fetch it with: {checkpoints.fetch_command(entry.name)}"
-        )
+        fetch = checkpoints.fetch_command(entry.name, checkpoint_dir)
+        raise CheckpointError(f"checkpoint {entry.name} is not on disk{problem}; fetch it with: {fetch}")
     return Choice(entry.name, location.path, config_path(entry))
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from densecli import checkpoints
 from densecli.doctor import weights
 from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
+from densecli.model_names import named
 from densecli.remote.staging import staging_folder
 
 WEIGHTS = b"weights" * 1000
@@ -362,6 +363,33 @@ def test_no_heavy_imports() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# The command in messages
+
+
+def test_the_command_names_the_folder_that_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = "densecli download-checkpoints mine"
+    assert checkpoints.fetch_command("mine") == plain
+    assert checkpoints.fetch_command("mine", checkpoints.download_dir()) == plain
+    assert checkpoints.fetch_command("mine", "a b") == f"{plain} --dir 'a b'"
+    assert checkpoints.fetch_command("mine", Path("~/x")) == f"{plain} --dir '~/x'"
+    assert checkpoints.fetch_command("mine", "a\n\x1b[31m").isprintable()
+    Path("checkpoints").mkdir()
+    assert checkpoints.fetch_command("mine", "checkpoints") == plain
+    monkeypatch.setenv("DENSECLI_CHECKPOINTS", "~/set")
+    assert checkpoints.fetch_command("mine", Path("~/set")) == plain
+    assert checkpoints.fetch_command("mine", "checkpoints") == f"{plain} --dir checkpoints"
+    monkeypatch.setenv("DENSECLI_CHECKPOINTS", "~nobodyx/set")
+    assert checkpoints.fetch_command("mine", "set") == f"{plain} --dir set"
+
+
+def test_a_damaged_file_in_a_folder_that_was_given(entry: checkpoints.CheckpointEntry, tmp_path: Path) -> None:
+    (tmp_path / "mine.pt").write_bytes(bytes(len(WEIGHTS)))
+    with pytest.raises(CheckpointError, match=f"`densecli download-checkpoints mine --dir {tmp_path}` fetches a good"):
+        checkpoints.verify(entry, tmp_path / "mine.pt")
+    with pytest.raises(CheckpointError, match=f"fetch it with: densecli download-checkpoints mine --dir {tmp_path}/x"):
+        named("mine", tmp_path / "x", None)
 
 
 # Without a home

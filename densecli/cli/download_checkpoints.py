@@ -105,7 +105,7 @@ def _verify(entries: list[CheckpointEntry], folder: Path | None, named: bool) ->
         if location.path is None:
             where = "on this machine" if folder is None else f"in {folder}"
             what = location.problem or f"Checkpoint '{entry.name}' is not {where}"
-            raise CheckpointError(f"{what}; `{fetch_command(entry.name)}` fetches it.")
+            raise CheckpointError(f"{what}; `{fetch_command(entry.name, folder)}` fetches it.")
         verify(entry, location.path, use_stamp=False)
         return f"{entry.name}: {location.path} ({megabytes(entry.size)}, verified)"
 
@@ -114,7 +114,9 @@ def _verify(entries: list[CheckpointEntry], folder: Path | None, named: bool) ->
         entries = [entry for entry, location in locations if location.path or location.problem]
         if not entries:
             where = "" if folder is None else f" in {folder}"
-            raise CheckpointError(f"There is no checkpoint to verify{where}; `{fetch_command(_DEFAULT)}` fetches one.")
+            raise CheckpointError(
+                f"There is no checkpoint to verify{where}; `{fetch_command(_DEFAULT, folder)}` fetches one."
+            )
     _each(entries, one, "did not verify")
 
 

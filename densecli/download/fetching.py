@@ -178,7 +178,7 @@ def _from_any(urls: list[str], transfer: Transfer, target: Path) -> None:
     by_hand = "save one of these as" if len(urls) > 1 else "save it as"
     raise CheckpointError(
         f"Checkpoint '{entry.name}' could not be downloaded: {tried}. To fetch it by hand, {by_hand} {target} "
-        f"({entry.size} bytes, sha256 {entry.sha256}); `{fetch_command(entry.name)}` tries again."
+        f"({entry.size} bytes, sha256 {entry.sha256}); `{fetch_command(entry.name, target.parent)}` tries again."
     )
 
 

@@ -150,8 +150,9 @@ class Transfer:
 
     def raise_cannot_write(self, error: OSError) -> NoReturn:
         """Turn a failed write into an error that says what to do. Raises CheckpointError."""
+        again = fetch_command(self.entry.name, self.part.parent)
         raise CheckpointError(
             f"Cannot write {self.part} ({error.strerror or one_line(error)}): "
             f"{megabytes(self.entry.size - self.position)} of checkpoint '{self.entry.name}' are still to come; "
-            f"make room and run `{fetch_command(self.entry.name)}` again, or name another folder with --dir."
+            f"make room and run `{again}` again, or name another folder with --dir."
         ) from error
