@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 import urllib.parse
@@ -111,8 +112,9 @@ def download(
     """Fetch `entry` into `folder` from the first of `urls` that has it, and return its path.
 
     What has arrived stays in `<file>.part` and is gone on with, also after Ctrl-C, a crash, or from another URL.
-    The file appears under its name only when size and sha256 are right; a damaged file of that name is then kept as
-    `<file>.damaged`. Processes that want the same file wait for each other. Raises CheckpointError.
+    The file appears under its name only when size and sha256 are right; another file of that name is then kept as
+    `<file>.damaged`, or `.damaged-2` and so on. Processes that want the same file wait for each other. Raises
+    CheckpointError.
     """
     progress = Progress() if progress is None else progress
     patience = patience_from_environment() if patience is None else patience
@@ -127,7 +129,9 @@ def download(
                 verify(entry, target)  # another process may have been faster
                 return target
             except CheckpointError:
-                progress.note(f"{entry.name}: {target} is damaged; it stays until a good one is complete")
+                progress.note(
+                    f"{entry.name}: {target} is another file, or damaged; it stays until a good one is complete"
+                )
         part = target.with_name(target.name + ".part")
         try:
             _fill(part, entry, urls, target, progress, patience)
@@ -223,10 +227,16 @@ def _put_in_place(entry: CheckpointEntry, part: Path, target: Path, progress: Pr
     try:
         if os.path.lexists(target):
             # It may be a file of the user's own that happens to have this name: never destroy it.
-            damaged = target.with_name(target.name + ".damaged")
-            os.replace(target, damaged)
-            progress.note(f"{entry.name}: the damaged file is now {damaged} and can be deleted")
+            kept = _free_name(target.with_name(target.name + ".damaged"))
+            os.replace(target, kept)
+            progress.note(f"{entry.name}: the other file of this name is now {kept}; delete it if nobody needs it")
         os.replace(part, target)
         write_stamp(entry, target, target.stat())
     except OSError as error:
         _raise_not_writable(target.parent, error)
+
+
+def _free_name(path: Path) -> Path:
+    """`path`, or with -2, -3 ... behind it what nobody has: an earlier one may hold weights of the user's own."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], numbered) if not os.path.lexists(name))
