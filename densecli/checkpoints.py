@@ -51,6 +51,7 @@ class Location:
 
     path: Path | None
     problem: str | None
+    passed_over: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -285,6 +286,14 @@ def _cache_dir() -> Path | None:
     return None if cache is None else cache / "checkpoints"
 
 
+def broken_link(folder: Path) -> str | None:
+    """In words, the link in this path that leads nowhere, so that the folder can be neither used nor made."""
+    for place in (folder, *folder.parents):
+        if os.path.islink(place) and not os.path.exists(place):
+            return f"{place} is a link to {os.readlink(place)}, which is not there"
+    return None
+
+
 def locate(name: str, checkpoint_dir: Path | None = None) -> Location:
     """Where checkpoint `name` lies, and why files of its name elsewhere were passed over.
 
@@ -295,21 +304,25 @@ def locate(name: str, checkpoint_dir: Path | None = None) -> Location:
 
 def locate_entry(entry: CheckpointEntry, folders: list[Path]) -> Location:
     """`locate` for an entry at hand, in these folders and no others."""
-    problems = []
+    problems: dict[Path, str] = {}
+
+    def found(path: Path | None) -> Location:
+        return Location(path, "; ".join(problems.values()) or None, tuple(problems))
+
     for folder in folders:
         path = folder / entry.file
         try:
             if not os.path.lexists(path):
                 continue
             if not path.is_file():
-                problems.append(f"{path} is not a file")
+                problems[path] = f"{path} is not a file"
             elif (size := path.stat().st_size) != entry.size:
-                problems.append(f"{path} has {size} bytes instead of {entry.size}")
+                problems[path] = f"{path} has {size} bytes instead of {entry.size}"
             else:
-                return Location(path, "; ".join(problems) or None)
+                return found(path)
         except OSError as error:
-            problems.append(f"{path} cannot be read ({error.strerror})")
-    return Location(None, "; ".join(problems) or None)
+            problems[path] = f"{path} cannot be read ({error.strerror})"
+    return found(None)
 
 
 def find_checkpoint(name: str, checkpoint_dir: Path | None = None) -> Path | None:

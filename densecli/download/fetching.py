@@ -14,6 +14,7 @@ from typing import IO, NoReturn
 from densecli.checkpoints import (
     CheckpointEntry,
     Registry,
+    broken_link,
     download_dir,
     fetch_command,
     load_registry,
@@ -216,9 +217,9 @@ def _open_part(part: Path) -> IO[bytes]:
 
 
 def _raise_not_writable(folder: Path, error: OSError) -> NoReturn:
+    reason = broken_link(folder) or error.strerror or one_line(error)
     raise CheckpointError(
-        f"Cannot write to folder {folder} ({error.strerror or one_line(error)}); "
-        "name another with --dir or $DENSECLI_CHECKPOINTS."
+        f"Cannot write to folder {folder} ({reason}); name another with --dir or $DENSECLI_CHECKPOINTS."
     ) from error
 
 
