@@ -170,9 +170,7 @@ def _check_finite(network: SAM2Base, weights: Path) -> None:
     for key, tensor in network.state_dict().items():
         # The sum takes one pass over the memory and no more of it, but may overflow where all numbers are finite.
         if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
-            raise wrong(
-                weights, f"{shown_name(key)} holds NaN or infinite numbers; use weights from before they came up"
-            )
+            raise wrong(weights, f"{shown_name(key)} holds NaN or infinite numbers; use weights of an earlier step")
 
 
 def _fill(network: SAM2Base, state: dict[str, torch.Tensor], weights: Path, config: Path) -> None:
@@ -185,7 +183,9 @@ def _fill(network: SAM2Base, state: dict[str, torch.Tensor], weights: Path, conf
         for key, tensor in state.items():
             if expected[key].is_floating_point() and not tensor.is_floating_point():
                 kind = str(tensor.dtype).removeprefix("torch.")
-                raise wrong(weights, f"{shown_name(key)} is {kind}, not floating point; save it as float32")
+                raise wrong(
+                    weights, f"{shown_name(key)} is {kind}, not floating point; use weights that are not quantised"
+                )
         try:
             network.load_state_dict(state, strict=True)
         except RuntimeError as error:  # numbers of a kind that cannot be turned into the network's
