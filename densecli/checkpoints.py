@@ -8,17 +8,18 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import yaml
 
 from densecli.errors import CheckpointError, UsageError
 from densecli.resources import resource_dir
-from densecli.wording import without_password
+from densecli.user_cache import user_cache
+from densecli.wording import shown_name, url_of, without_password
 
 REGISTRY_VARIABLE = "DENSECLI_REGISTRY"
 FOLDER_VARIABLE = "DENSECLI_CHECKPOINTS"
@@ -50,6 +51,7 @@ class Location:
 
     path: Path | None
     problem: str | None
+    passed_over: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,14 @@ class Registry:
         found = self.find(name)
         if found is not None:
             return found
+        if url := url_of(name):
+            raise UsageError(
+                f"'{shown_name(url)}' is a URL; give the name of a checkpoint, and --source for where it is."
+            )
         near = self.nearest(name, beside)
         hint = f" Did you mean '{near}'?" if near else ""
-        raise UsageError(f"There is no checkpoint called '{name}'.{hint} Known: {', '.join([*beside, *self.entries])}.")
+        known = ", ".join([*beside, *self.entries])
+        raise UsageError(f"There is no checkpoint called '{shown_name(name)}'.{hint} Known: {known}.")
 
     def find(self, name: str) -> CheckpointEntry | None:
         """As `entry`, but None if there is none."""
@@ -111,7 +118,7 @@ class Registry:
         for base in bases:
             if not base.startswith(_URL_SCHEMES):
                 where = "--source" if only else f"${URL_VARIABLE}"
-                shown = without_password(base)
+                shown = shown_name(url_of(base) or base)
                 raise UsageError(f"{where}: '{shown}' is not a base URL; give http://, https:// or file:// addresses.")
             urls.append(f"{base.replace('{name}', entry.name).rstrip('/')}/{entry.file}")
         return list(dict.fromkeys(urls))
@@ -219,7 +226,7 @@ def _check_keys(file: Path, key: str, values: Any, allowed: tuple[str, ...]) -> 
 
 
 def _wrong(file: Path, key: str, given: Any, allowed: str) -> UsageError:
-    shown = without_password(repr(given))
+    shown = without_password(repr((isinstance(given, str) and url_of(given)) or given))
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     return UsageError(f"Registry {file}: {key} is {shown}, but must be {allowed}.")
 
@@ -229,25 +236,33 @@ def _normalised(name: str) -> str:
 
 
 def search_dirs(checkpoint_dir: Path | None = None) -> list[Path]:
-    """Folders where checkpoints are looked for, in order; they need not exist. Raises UsageError for ~ of nobody."""
+    """Folders where checkpoints are looked for, in order; they need not exist.
+
+    Without the cache folder where the user has none. Raises UsageError for ~ of nobody.
+    """
     folders = []
     if checkpoint_dir is not None:
         folders.append(expanded(checkpoint_dir, "--checkpoint-dir"))
     if os.environ.get(FOLDER_VARIABLE):
         folders.append(expanded(os.environ[FOLDER_VARIABLE], f"${FOLDER_VARIABLE}"))
-    folders += [Path("checkpoints"), _cache_dir()]
+    folders.append(Path("checkpoints"))
+    if (cache := _cache_dir()) is not None:
+        folders.append(cache)
     return list(dict.fromkeys(folder.absolute() for folder in folders))
 
 
 def expanded(given: str | os.PathLike[str], where: str) -> Path:
     """A path with ~ and ~user written out.
 
-    Raises UsageError, which says `where` it was given, if there is no such user: a folder called ~user would be made.
+    Raises UsageError, which says `where` it was given, for a URL and if there is no such user: folders called https:
+    and ~user would be made.
     """
+    if url := url_of(os.fspath(given)):
+        raise UsageError(f"{where}: '{shown_name(url)}' is a URL; give a path on this machine.")
     path = os.path.expanduser(given)
     if path.startswith("~"):
         raise UsageError(
-            f"{where}: '{os.fspath(given)}' names a user that this machine does not have; give a full path."
+            f"{where}: '{shown_name(os.fspath(given))}' names a user that this machine does not have; give a full path."
         )
     return Path(path)
 
@@ -255,16 +270,28 @@ def expanded(given: str | os.PathLike[str], where: str) -> Path:
 def download_dir(checkpoint_dir: Path | None = None) -> Path:
     """The folder that downloads go to: the first of `search_dirs` that is set, else the user's cache folder.
 
-    `./checkpoints` counts as set if it exists.
+    `./checkpoints` counts as set if it exists. Raises CheckpointError for a user without cache folder who set none.
     """
     if checkpoint_dir is not None or os.environ.get(FOLDER_VARIABLE):
         return search_dirs(checkpoint_dir)[0]
     local = Path("checkpoints").absolute()
-    return local if local.is_dir() else _cache_dir()
+    folder = local if local.is_dir() else _cache_dir()
+    if folder is None:
+        raise CheckpointError(f"This user has no home folder for checkpoints; give --dir, or set ${FOLDER_VARIABLE}.")
+    return folder
 
 
-def _cache_dir() -> Path:
-    return Path(platformdirs.user_cache_dir("densecli", appauthor=False)) / "checkpoints"
+def _cache_dir() -> Path | None:
+    cache = user_cache()
+    return None if cache is None else cache / "checkpoints"
+
+
+def broken_link(folder: Path) -> str | None:
+    """In words, the link in this path that leads nowhere, so that the folder can be neither used nor made."""
+    for place in (folder, *folder.parents):
+        if os.path.islink(place) and not os.path.exists(place):
+            return f"{place} is a link to {os.readlink(place)}, which is not there"
+    return None
 
 
 def locate(name: str, checkpoint_dir: Path | None = None) -> Location:
@@ -277,21 +304,25 @@ def locate(name: str, checkpoint_dir: Path | None = None) -> Location:
 
 def locate_entry(entry: CheckpointEntry, folders: list[Path]) -> Location:
     """`locate` for an entry at hand, in these folders and no others."""
-    problems = []
+    problems: dict[Path, str] = {}
+
+    def found(path: Path | None) -> Location:
+        return Location(path, "; ".join(problems.values()) or None, tuple(problems))
+
     for folder in folders:
         path = folder / entry.file
         try:
             if not os.path.lexists(path):
                 continue
             if not path.is_file():
-                problems.append(f"{path} is not a file")
+                problems[path] = f"{path} is not a file"
             elif (size := path.stat().st_size) != entry.size:
-                problems.append(f"{path} has {size} bytes instead of {entry.size}")
+                problems[path] = f"{path} has {size} bytes instead of {entry.size}"
             else:
-                return Location(path, "; ".join(problems) or None)
+                return found(path)
         except OSError as error:
-            problems.append(f"{path} cannot be read ({error.strerror})")
-    return Location(None, "; ".join(problems) or None)
+            problems[path] = f"{path} cannot be read ({error.strerror})"
+    return found(None)
 
 
 def find_checkpoint(name: str, checkpoint_dir: Path | None = None) -> Path | None:
@@ -299,9 +330,18 @@ def find_checkpoint(name: str, checkpoint_dir: Path | None = None) -> Path | Non
     return locate(name, checkpoint_dir).path
 
 
-def fetch_command(name: str) -> str:
-    """The command that fetches checkpoint `name`, for messages."""
-    return f"densecli download-checkpoints {name}"
+def fetch_command(name: str, folder: str | os.PathLike[str] | None = None) -> str:
+    """The command that fetches checkpoint `name`, for messages.
+
+    folder: where it must go for what the message is about; the command says so unless downloads go there anyway.
+    """
+    command = f"densecli download-checkpoints {name}"
+    if folder is None:
+        return command
+    with contextlib.suppress(CheckpointError, UsageError):  # there is none, or only a wrong one
+        if download_dir() == Path(os.path.expanduser(folder)).absolute():
+            return command
+    return f"{command} --dir {shown_name(shlex.quote(os.fspath(folder)))}"
 
 
 def starter_files() -> tuple[Path, Path]:
@@ -320,7 +360,7 @@ def verify(entry: CheckpointEntry, path: Path, *, use_stamp: bool = True) -> Non
     A stamp beside the file remembers the outcome for this size and modification time, so that only the first call
     reads the file; `use_stamp=False` reads it anyway. Where the stamp cannot be written, every call reads the file.
     """
-    remedy = f"`{fetch_command(entry.name)}` fetches a good one"
+    remedy = f"`{fetch_command(entry.name, path.parent)}` fetches a good one"
     try:
         status = path.stat()
         if status.st_size != entry.size:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -27,13 +25,13 @@ from densecli.errors import CheckpointError, EnvironmentProblem
 from densecli.files import sha256_of
 from densecli.model_names import Choice, config_path, is_file, named, names_file, path_of, verified
 from densecli.network_config import module_of
-from densecli.wording import short_reason_of
+from densecli.weights_file import OFFICIAL, foreign_form, read_weights, unreadable, wrong
+from densecli.wording import short_reason_of, shown_name
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
 DTYPES = dict(zip(PRECISIONS, (torch.float32, torch.bfloat16, torch.float16), strict=True))
-_ADVICE = "`{}` gets SAM 2.1".format(checkpoints.fetch_command("large"))
 
 
 class _Key(NamedTuple):
@@ -128,13 +126,15 @@ def _with_guessed_config(weights: Path) -> Choice:
     prefix = "image_encoder.trunk.blocks."
     depth = len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
     patch = state.get("image_encoder.trunk.patch_embed.proj.weight")
-    width = 0 if patch is None else patch.shape[0]
+    width = patch.shape[0] if patch is not None and patch.dim() else 0
     names = {(96, 12): "tiny", (96, 16): "small", (112, 24): "base-plus", (144, 48): "large"}
     name = names.get((width, depth))
+    if name is None and (form := foreign_form(state)):
+        raise wrong(weights, form)
     if name is None:
-        raise CheckpointError(
-            f"{weights}: not the shape of any SAM 2.1 network (trunk width {width}, {depth} blocks); "
-            "name its YAML with --config"
+        raise wrong(
+            weights,
+            f"not the shape of any SAM 2.1 network (trunk width {width}, {depth} blocks); name its YAML with --config",
         )
     return Choice(weights.stem, weights, config_path(checkpoints.load_registry().entry(name)))
 
@@ -165,50 +165,12 @@ def build_network(config: Path, *, random_weights: bool = True) -> SAM2Base:
     return network.eval()
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by key of a `.safetensors` or `.pt` file; never runs code that a pickle may carry.
-
-    Raises CheckpointError, in one line, for a file that is something else, damaged or unsafe.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if not head:
-        raise CheckpointError(f"{path}: the file is empty; fetch it again")
-    if head.lstrip()[:1] == b"<":
-        raise CheckpointError(
-            f"{path}: a web page, not weights (an error page of the download?); delete it, fetch it again"
-        )
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path}: a Git LFS pointer, not weights; run `git lfs pull`, or fetch it again")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{path}: damaged or no safetensors file ({short_reason_of(error)}); fetch it again"
-            ) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it warns of becomes an error below, in our words
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(b"PK"))
-    except pickle.UnpicklingError as error:
-        if "global" in str(error).lower() or "call reduce" in str(error):
-            raise CheckpointError(
-                f"{path}: refused, because it carries more than weights and could run code; use a file of plain tensors"
-            ) from error
-        raise CheckpointError(f"{path}: damaged or no PyTorch weights; fetch it again") from error
-    except Exception as error:
-        raise CheckpointError(f"{path}: damaged, truncated or no PyTorch weights; fetch it again") from error
-    state = loaded.get("model", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise CheckpointError(f"{path}: holds no network weights (expected tensors by key, or those under 'model')")
-    return state
+def _check_finite(network: SAM2Base, weights: Path) -> None:
+    """Raises CheckpointError for numbers with which every mask would be lost, and nothing would say why."""
+    for key, tensor in network.state_dict().items():
+        # The sum takes one pass over the memory and no more of it, but may overflow where all numbers are finite.
+        if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
+            raise wrong(weights, f"{shown_name(key)} holds NaN or infinite numbers; use weights of an earlier step")
 
 
 def _fill(network: SAM2Base, state: dict[str, torch.Tensor], weights: Path, config: Path) -> None:
@@ -218,8 +180,19 @@ def _fill(network: SAM2Base, state: dict[str, torch.Tensor], weights: Path, conf
     unexpected = [k for k in state if k not in expected]
     shapes = [k for k in expected if k in state and state[k].shape != expected[k].shape]
     if not (missing or unexpected or shapes):
-        network.load_state_dict(state, strict=True)
+        for key, tensor in state.items():
+            if expected[key].is_floating_point() and not tensor.is_floating_point():
+                kind = str(tensor.dtype).removeprefix("torch.")
+                raise wrong(
+                    weights, f"{shown_name(key)} is {kind}, not floating point; use weights that are not quantised"
+                )
+        try:
+            network.load_state_dict(state, strict=True)
+        except RuntimeError as error:  # numbers of a kind that cannot be turned into the network's
+            raise wrong(weights, f"cannot be loaded ({short_reason_of(error)}); save it as float32") from error
         return
+    if form := foreign_form(state):
+        raise wrong(weights, form)
     if (
         not unexpected
         and missing
@@ -230,18 +203,17 @@ def _fill(network: SAM2Base, state: dict[str, torch.Tensor], weights: Path, conf
             "obj_ptr_tpos_proj.bias",
         }
     ):
-        raise CheckpointError(
-            f"{weights}: a SAM 2.0 checkpoint under a SAM 2.1 config ({config.name}): it lacks {', '.join(missing)}; "
-            f"{_ADVICE}, or name a SAM 2.0 YAML with --config"
+        raise wrong(
+            weights,
+            f"a SAM 2.0 checkpoint under a SAM 2.1 config ({config.name}): it lacks {', '.join(missing)}; "
+            f"{OFFICIAL}, or name a SAM 2.0 YAML with --config",
         )
     differences = [
-        f"{len(keys)} {what} (e.g. {keys[0]})"
+        f"{len(keys)} {what} (e.g. {shown_name(keys[0])})"
         for what, keys in (("keys missing", missing), ("keys too many", unexpected), ("of another shape", shapes))
         if keys
     ]
-    raise CheckpointError(
-        f"{weights}: does not fit the config {config.name}: {', '.join(differences)}; --config names another"
-    )
+    raise wrong(weights, f"does not fit the config {config.name}: {', '.join(differences)}; --config names another")
 
 
 # What is in memory: networks that somebody uses, and the one that was asked for last.
@@ -260,7 +232,7 @@ def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
     try:
         stat = choice.weights.stat()
     except OSError as error:
-        raise _unreadable(choice.weights, error) from error
+        raise unreadable(choice.weights, error) from error
     key = _Key(choice.weights, stat.st_mtime_ns, stat.st_size, choice.config, device, precision)
     with _lock:
         begin = time.perf_counter()
@@ -272,6 +244,8 @@ def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
                 network = build_network(choice.config, random_weights=False)
                 _fill(network, read_weights(choice.weights), choice.weights, choice.config)
                 network = network.float().requires_grad_(False)
+                if choice.verified is None:  # else they are the published ones
+                    _check_finite(network, choice.weights)
                 if device.type == "cuda" and precision != "fp32":
                     cast_products(network.image_encoder, DTYPES[precision])
                 network = _moved(network, device)
@@ -342,8 +316,4 @@ def weights_sha256(choice: Choice) -> str:
     try:
         return sha256_of(choice.weights)
     except OSError as error:
-        raise _unreadable(choice.weights, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> CheckpointError:
-    return CheckpointError(f"{path}: cannot be read ({error.strerror}); check that it is there, and who may read it")
+        raise unreadable(choice.weights, error) from error

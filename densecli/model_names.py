@@ -14,7 +14,9 @@ from typing import Any
 from densecli import checkpoints
 from densecli.checkpoints import STARTER, CheckpointEntry
 from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
-from densecli.wording import reason_of, shown_name
+from densecli.wording import reason_of, shown_name, url_of
+
+_SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,16 @@ def spelled(model: str) -> str:
 
 
 def names_file(model: str) -> bool:
-    """Whether `--model` names a file, and not a checkpoint of the registry."""
-    return model.endswith((".pt", ".pth", ".safetensors")) or "/" in model or "\\" in model
+    """Whether `--model` names a file, and not a checkpoint of the registry.
+
+    A file of the current folder may be called anything but what a checkpoint is called. Raises UsageError where only
+    the registry could tell, and cannot be read.
+    """
+    if model.lower().endswith(_SUFFIXES) or "/" in model or "\\" in model:
+        return True
+    if spelled(model) in ("auto", STARTER) or not os.path.isfile(path_of(model)):
+        return False
+    return checkpoints.load_registry().find(model) is None
 
 
 def named(model: str, checkpoint_dir: Path | None, config: Path | None) -> Choice | None:
@@ -50,7 +60,9 @@ def named(model: str, checkpoint_dir: Path | None, config: Path | None) -> Choic
     if names_file(model):
         return _own_weights(path_of(model), config)
     if config is not None:
-        raise UsageError(f"--config goes with --model FILE (a .pt or .safetensors path), not with --model {model}")
+        raise UsageError(
+            f"--config goes with --model FILE (a .pt or .safetensors path), not with --model {shown_name(model)}"
+        )
     if model == "auto":
         return None
     if model == STARTER:
@@ -59,9 +71,8 @@ def named(model: str, checkpoint_dir: Path | None, config: Path | None) -> Choic
     location = checkpoints.locate(entry.name, checkpoint_dir)
     if location.path is None:
         problem = f" ({location.problem})" if location.problem else ""
-        raise CheckpointError(
-            f"checkpoint {entry.name} is not on disk{problem}; fetch it with: {checkpoints.fetch_command(entry.name)}"
-        )
+        fetch = checkpoints.fetch_command(entry.name, checkpoint_dir)
+        raise CheckpointError(f"checkpoint {entry.name} is not on disk{problem}; fetch it with: {fetch}")
     return Choice(entry.name, location.path, config_path(entry))
 
 
@@ -98,7 +109,9 @@ def config_path(entry: CheckpointEntry) -> Path:
 
 
 def path_of(model: str) -> Path:
-    """The file that `--model` names, ~ for the user's home."""
+    """The file that `--model` or `--config` names, ~ for the user's home. Raises UsageError for a URL."""
+    if url := url_of(model):
+        raise UsageError(f"{shown_name(url)}: is a URL; download it first, and give the path of the file")
     return Path(os.path.expanduser(model))  # Path.expanduser raises for ~nobody
 
 
@@ -117,11 +130,14 @@ def is_file(path: Path) -> bool:
 
 def _own_weights(weights: Path, config: Path | None) -> Choice | None:
     if not is_file(weights):
-        raise CheckpointError(f"{weights}: no such weights file; give an existing .pt or .safetensors, or a model name")
+        raise CheckpointError(
+            f"{shown_name(str(weights))}: no such weights file; give an existing .pt or .safetensors, or a model name"
+        )
     if config is not None:
         config = path_of(str(config))
         if not is_file(config):
-            raise UsageError(f"--config {config}: no such file; give the YAML of {weights.name}'s network")
+            shown = shown_name(str(config))
+            raise UsageError(f"--config {shown}: no such file; give the YAML of {shown_name(weights.name)}'s network")
         return Choice(weights.stem, weights, config)
     beside = weights.with_suffix(".yaml")
     return Choice(weights.stem, weights, beside) if is_file(beside) else None

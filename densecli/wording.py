@@ -10,6 +10,8 @@ FIRST_RUN = "first run here: compiling for this machine, once; that can take hal
 # Users may have an @ in them (me@example.org), and passwords are written with one too, though they should have %40.
 _PASSWORD = re.compile(r"(?<=://)([^/:\s]*):[^/\s]*@")
 
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):/+")  # two letters at least: C:/ is a drive
+
 
 def without_password(name: str) -> str:
     """A URL with `***` for the password in it (`sftp://me:***@host/a.jpg`), for all that is printed or written."""
@@ -19,6 +21,15 @@ def without_password(name: str) -> str:
 def lacks_password(url: str) -> bool:
     """Whether a URL is one whose password was left out, so that nothing can be read from it."""
     return any(match[0].endswith(":***@") for match in _PASSWORD.finditer(url))
+
+
+def url_of(given: str) -> str | None:
+    """The URL that is given where a path belongs; None for a path.
+
+    With the second slash before the host, which a Path takes out, and without which no password would be seen in it.
+    """
+    match = _URL.match(given)
+    return None if match is None else f"{match[1]}://{given[match.end() :]}"
 
 
 def shown_name(name: str) -> str:

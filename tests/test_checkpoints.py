@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
 
+import platformdirs
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from densecli import checkpoints
-from densecli.errors import CheckpointError, UsageError
+from densecli.doctor import weights
+from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
+from densecli.model_names import named
+from densecli.remote.staging import staging_folder
 
 WEIGHTS = b"weights" * 1000
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
@@ -358,3 +363,68 @@ def test_no_heavy_imports() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# The command in messages
+
+
+def test_the_command_names_the_folder_that_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = "densecli download-checkpoints mine"
+    assert checkpoints.fetch_command("mine") == plain
+    assert checkpoints.fetch_command("mine", checkpoints.download_dir()) == plain
+    assert checkpoints.fetch_command("mine", "a b") == f"{plain} --dir 'a b'"
+    assert checkpoints.fetch_command("mine", Path("~/x")) == f"{plain} --dir '~/x'"
+    assert checkpoints.fetch_command("mine", "a\n\x1b[31m").isprintable()
+    Path("checkpoints").mkdir()
+    assert checkpoints.fetch_command("mine", "checkpoints") == plain
+    monkeypatch.setenv("DENSECLI_CHECKPOINTS", "~/set")
+    assert checkpoints.fetch_command("mine", Path("~/set")) == plain
+    assert checkpoints.fetch_command("mine", "checkpoints") == f"{plain} --dir checkpoints"
+    monkeypatch.setenv("DENSECLI_CHECKPOINTS", "~nobodyx/set")
+    assert checkpoints.fetch_command("mine", "set") == f"{plain} --dir set"
+
+
+def test_a_damaged_file_in_a_folder_that_was_given(entry: checkpoints.CheckpointEntry, tmp_path: Path) -> None:
+    (tmp_path / "mine.pt").write_bytes(bytes(len(WEIGHTS)))
+    with pytest.raises(CheckpointError, match=f"`densecli download-checkpoints mine --dir {tmp_path}` fetches a good"):
+        checkpoints.verify(entry, tmp_path / "mine.pt")
+    with pytest.raises(CheckpointError, match=f"fetch it with: densecli download-checkpoints mine --dir {tmp_path}/x"):
+        named("mine", tmp_path / "x", None)
+
+
+# Without a home
+
+
+@pytest.fixture(params=["this platformdirs", "an older one"])
+def homeless(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whom the system does not know, without HOME."""
+
+    def nobody(*_: object) -> None:
+        raise KeyError("getpwuid(): uid not found")
+
+    for variable in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(pwd, "getpwall", list)
+    if request.param == "an older one":
+        monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: "~/.cache/densecli")
+
+
+def test_a_user_without_a_home(homeless: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checkpoints.search_dirs(tmp_path) == [tmp_path, Path.cwd() / "checkpoints"]
+    assert checkpoints.download_dir(tmp_path) == tmp_path
+    with pytest.raises(CheckpointError, match=r"no home folder .*; give --dir, or set \$DENSECLI_CHECKPOINTS"):
+        checkpoints.download_dir()
+    with pytest.raises(EnvironmentProblem, match="no home folder .* set XDG_CACHE_HOME"):
+        staging_folder("memory://bucket/out")
+    Path("checkpoints").mkdir()
+    assert checkpoints.download_dir() == Path.cwd() / "checkpoints"
+    monkeypatch.setenv("DENSECLI_CHECKPOINTS", str(tmp_path / "set"))
+    assert checkpoints.download_dir() == tmp_path / "set"
+
+
+def test_doctor_of_a_user_without_a_home(homeless: None) -> None:
+    rows = {row.name: row for row in weights.check_weights(deep=False)}
+    assert {rows[name].status for name in ("starter", "leftovers", "disk space")} == {"ok"}
+    assert rows["checkpoint folder"].seen == "this user has no home folder for downloads"
+    assert (rows["checkpoint folder"].fix or "").startswith("export DENSECLI_CHECKPOINTS=")

@@ -32,7 +32,8 @@ from densecli.download import (
     named_sources,
     patience_from_environment,
 )
-from densecli.errors import CheckpointError, UsageError
+from densecli.errors import CheckpointError, InputError, UsageError
+from densecli.sources import read_image
 from tests.conftest import small_disk
 
 DATA = random.Random(7).randbytes(1_500_000)
@@ -371,6 +372,77 @@ def test_redirect_to_a_local_file_is_refused(entry: checkpoints.CheckpointEntry,
         assert "HTTP 302" in get_nothing(entry, folder, server.url)
 
 
+def test_redirect_to_ftp_leaves_the_source(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
+    target = "ftp://me:s3cret@127.0.0.1:9/file.pt"
+    with (
+        serving(lambda request: request.head(302, Location=target, Content_Length=0)) as server,
+        serving(good()) as ok,
+    ):
+        message = get_nothing(entry, folder, server.url)
+        assert "HTTP 302 Found, leads to ftp://me:***@127.0.0.1:9/file.pt, which is not http(s)" in message
+        get(entry, folder, server.url, ok.url)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http:/me:s3cret@127.0.0.1:80",
+        "http://me:p@s3cret:x",
+        "127.0.0.1:99999",
+        "socks5://me:s3cret@h:1",
+        "me:s3cret:x",
+    ],
+)
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY"])
+def test_a_proxy_that_is_none(
+    proxy: str, variable: str, entry: checkpoints.CheckpointEntry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, proxy)
+    with serving(good()) as server:
+        message = get_nothing(entry, folder, server.url)
+        assert f"{server.url} (${variable} names no proxy that can be used; give http://HOST:PORT" in message
+        assert "s3cret" not in message
+        with pytest.raises(InputError, match=rf"cannot be fetched: \${variable} names no proxy that can be used"):
+            read_image(server.url)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        get(entry, folder, server.url)
+
+
+@pytest.mark.parametrize(
+    "written", ["127.0.0.1:{port}", "http://me:s3:c@r@127.0.0.1:{port}/", "HTTP://me@127.0.0.1:{port}"]
+)
+def test_ways_to_write_a_proxy(
+    written: str, entry: checkpoints.CheckpointEntry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(good()) as proxy:
+        monkeypatch.setenv("http_proxy", written.format(port=proxy.server_address[1]))
+        get(entry, folder, "http://weights.invalid/sam/file.pt")
+
+
+def raw_answer(answer: bytes) -> Answer:
+    return lambda request: request.body(answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        raw_answer(b"HTTP/1.1 404 \x1b[31mRED\x1b[0m\x07\r\nContent-Length: 0\r\n\r\n"),
+        raw_answer(b"HTTP/1.1 206 ok\r\nContent-Encoding: \x1b[31mRED\r\n\r\n"),
+        raw_answer(b"HTTP/1.1 200 ok\r\nContent-Length: \x1b[31mRED\r\n\r\n"),
+        raw_answer(b"\x1b[31mRED\r\n\r\n"),
+        lambda request: request.head(302, Location=request.path, Content_Length=0),
+    ],
+)
+def test_what_servers_say_is_one_printable_line(
+    answer: Answer, entry: checkpoints.CheckpointEntry, folder: Path
+) -> None:
+    with serving(answer) as server:
+        assert get_nothing(entry, folder, server.url).isprintable()
+        with pytest.raises(InputError, match=server.url) as caught:
+            read_image(server.url)
+    assert str(caught.value).isprintable()
+
+
 def test_proxy_of_the_environment(
     entry: checkpoints.CheckpointEntry, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,6 +470,20 @@ def test_short_page_without_length_or_type(answer: Answer, entry: checkpoints.Ch
     with serving(answer) as portal, serving(good()) as server:
         get_nothing(entry, folder, portal.url)
         get(entry, folder, portal.url, server.url)
+        assert server.begins() == [0]
+
+
+@pytest.mark.parametrize("answer", [chunked(b"busy\n" * 999), no_range(b"busy\n" * 999, Content_Type="text/plain")])
+@pytest.mark.parametrize("there", [0, 1000, 1_400_000])
+def test_a_message_without_length_is_not_gone_on_with(
+    answer: Answer, there: int, entry: checkpoints.CheckpointEntry, folder: Path
+) -> None:
+    put_part(folder, DATA[:there])
+    with serving(answer) as portal, serving(good()) as server:
+        get_nothing(entry, folder, portal.url)
+        assert (part_of(folder).read_bytes() if there else b"") == DATA[:there]
+        notices = get(entry, folder, portal.url, server.url)
+    assert server.begins() == [there] and "do not fit" not in notices
 
 
 def test_content_length_that_promises_more_than_comes(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
@@ -430,22 +516,44 @@ def test_refusal_is_not_repeated_and_the_next_source_is_tried(
     assert f"HTTP {code}" in notices and "trying the next source" in notices
 
 
-def test_416_starts_from_zero(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
+def test_416_passes_over_what_is_here(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
     put_part(folder, DATA[:1000])
 
     def refuse(request: Request) -> None:
         (status(416) if "Range" in request.headers else good())(request)
 
     with serving(refuse) as server:
-        get(entry, folder, server.url)
+        assert "begins anew; passing over the first 0.0 MB" in get(entry, folder, server.url)
     assert server.begins() == [1000, 0]
+
+
+def test_416_and_then_404_keeps_the_part(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
+    put_part(folder, DATA[:1_400_000])
+
+    def gone(request: Request) -> None:
+        status(416 if "Range" in request.headers else 404)(request)
+
+    with serving(gone) as without, serving(good()) as server:
+        get(entry, folder, without.url, server.url)
+    assert (without.begins(), server.begins()) == ([1_400_000, 0], [1_400_000])
+
+
+def test_416_for_a_part_of_another_checkpoint(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
+    put_part(folder, WRONG[:1000])
+
+    def refuse(request: Request) -> None:
+        (status(416) if "Range" in request.headers else good())(request)
+
+    with serving(refuse) as server:
+        assert "the pieces do not fit together" in get(entry, folder, server.url)
+    assert server.begins() == [1000, 0, 0]
 
 
 def test_416_for_ever_is_given_up(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
     put_part(folder, DATA[:1000])
     with serving(status(416)) as server:
         assert "HTTP 416" in get_nothing(entry, folder, server.url)
-    assert len(server.requests) == 2
+    assert len(server.requests) == 2 and part_of(folder).read_bytes() == DATA[:1000]
 
 
 def test_server_that_refuses_ranges_and_cuts_is_given_up(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
@@ -454,7 +562,7 @@ def test_server_that_refuses_ranges_and_cuts_is_given_up(entry: checkpoints.Chec
 
     with serving(hopeless) as server:
         get_nothing(entry, folder, server.url)
-    assert server.begins() == [0, 400_000, 0, 400_000]
+    assert server.begins() == [0, 400_000, 0, 0, 0]
 
 
 def test_416_of_a_server_with_another_file_keeps_the_part(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
@@ -465,7 +573,7 @@ def test_416_of_a_server_with_another_file_keeps_the_part(entry: checkpoints.Che
 
 
 @pytest.mark.parametrize("content_range", ["bytes 0-1499999/1500000", "bytes 999-1499999/*", "nonsense", ""])
-def test_answer_for_another_range_starts_from_zero(
+def test_answer_for_another_range_passes_over_what_is_here(
     content_range: str, entry: checkpoints.CheckpointEntry, folder: Path
 ) -> None:
     put_part(folder, DATA[:1000])
@@ -477,7 +585,7 @@ def test_answer_for_another_range_starts_from_zero(
         return request.body(DATA)
 
     with serving(confused) as server:
-        assert "cannot go on from the middle; starting from zero" in get(entry, folder, server.url)
+        assert "begins anew; passing over the first 0.0 MB" in get(entry, folder, server.url)
     assert server.begins() == [1000, 0]
 
 
@@ -564,9 +672,20 @@ def test_damaged_file_stays_until_the_good_one_is_complete(entry: checkpoints.Ch
     assert (folder / "file.pt").read_bytes() == WRONG
     assert not (folder / "file.pt.damaged").exists()
     with serving(good()) as server:
-        assert "file.pt.damaged and can be deleted" in get(entry, folder, server.url)
+        assert "file.pt.damaged; delete it if nobody needs it" in get(entry, folder, server.url)
     assert server.begins() == [100_000]
     assert (folder / "file.pt.damaged").read_bytes() == WRONG
+
+
+def test_what_was_set_aside_earlier_stays(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
+    """A fine-tune of one's own with the name of the original may have become .damaged."""
+    folder.mkdir()
+    contents = {"file.pt.damaged": b"mine", "file.pt.damaged-2": b"mine too", "file.pt.damaged-3": b"third"}
+    with serving(good()) as server:
+        for content in contents.values():
+            (folder / "file.pt").write_bytes(content)
+            get(entry, folder, server.url)
+    assert {path.name: path.read_bytes() for path in folder.glob("*.damaged*")} == contents
 
 
 # Several sources, files, messages

@@ -129,6 +129,14 @@ def damage(kind: str, state, path: Path) -> Path:
         save({**state, "extra": torch.zeros(1)}, path)
     elif kind == "another shape":
         save({**state, "no_mem_embed": torch.zeros(1, 1, 8)}, path)
+    elif kind == "no shape":
+        save({key: torch.tensor(1.0) for key in state}, path)
+    elif kind in ("int8", "complex64", "bool"):
+        save({**state, "no_mem_embed": state["no_mem_embed"].to(getattr(torch, kind))}, path)
+    elif kind in ("nan", "inf"):
+        odd = state["no_mem_embed"].clone()
+        odd[..., -1] = float(kind)
+        save({**state, "no_mem_embed": odd}, path)
     return path
 
 
@@ -144,6 +152,12 @@ WRONG = {
     "SAM 2.0": "SAM 2.0 checkpoint under a SAM 2.1 config",
     "one key too many": "1 keys too many (e.g. extra)",
     "another shape": "1 of another shape (e.g. no_mem_embed)",
+    "no shape": "of another shape (e.g. ",
+    "int8": "no_mem_embed is int8, not floating point",
+    "complex64": "no_mem_embed is complex64, not floating point",
+    "bool": "no_mem_embed is bool, not floating point",
+    "nan": "no_mem_embed holds NaN or infinite numbers",
+    "inf": "no_mem_embed holds NaN or infinite numbers",
 }
 
 
@@ -156,6 +170,19 @@ def test_wrong_files_give_one_line(kind: str, tiny_state, tmp_path) -> None:
     assert WRONG[kind] in message and str(path) in message and "\n" not in message
     assert caught.value.exit_code == 4
     assert not (tmp_path / "hacked").exists()
+
+
+def test_a_patch_embedding_without_shape(tmp_path) -> None:
+    path = save({"image_encoder.trunk.patch_embed.proj.weight": torch.tensor(1.0)}, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError, match=r"odd\.pt: not the shape of any SAM 2\.1 network"):
+        model.choose(str(path), None, CPU, None, None)
+
+
+def test_very_large_numbers_are_finite(tiny_state, tmp_path) -> None:
+    """The sum of a tensor, by which it is checked, may be infinite where its numbers are not."""
+    path = save({**tiny_state, "no_mem_embed": torch.full_like(tiny_state["no_mem_embed"], 3e38)}, tmp_path / "big.pt")
+    network = model.load(model.choose(str(path), None, CPU, None, None), CPU, "fp32").network
+    assert (network.no_mem_embed == torch.tensor(3e38)).all()
 
 
 def test_wrong_safetensors(tmp_path) -> None:

@@ -15,7 +15,9 @@ from densecli.model_names import check_named, named, names_file
 from tests.conftest import FIRST_STARTER, Command, obeying_permissions
 
 
-@pytest.mark.parametrize("name", ["large.pt", "a/b", "a\\b", "x.safetensors", "x.pth"])
+@pytest.mark.parametrize(
+    "name", ["large.pt", "a/b", "a\\b", "x.safetensors", "x.pth", "X.PT", "X.SafeTensors", "last.ckpt"]
+)
 def test_files(name: str) -> None:
     assert names_file(name)
 
@@ -23,6 +25,17 @@ def test_files(name: str) -> None:
 @pytest.mark.parametrize("name", ["large", "auto", "starter", "sam2.1_hiera_large", "b+"])
 def test_names(name: str) -> None:
     assert not names_file(name)
+
+
+def test_an_existing_file_may_be_called_anything_but_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("weights", "mine.bin", "large", "Base_Plus", "auto", "STARTER"):
+        Path(name).touch()
+        assert names_file(name) == (name in ("weights", "mine.bin")), name
+    Path("folder").mkdir()
+    assert not names_file("folder")
 
 
 def test_the_starter() -> None:
@@ -99,6 +112,10 @@ def test_a_slip_is_told_before_pytorch_is_imported(
         (("segment", "a.png", "-m", "w.safetensors", "--config", "~/x.yaml"), 2, "{home}/x.yaml: no such file"),
         (("segment", "a.png", "-m", "~nobodyx/x.pt"), 4, "~nobodyx/x.pt: no such weights file"),
         (("segment", "a.png", "-m", "tiny", "--checkpoint-dir", "~nobodyx"), 2, "--checkpoint-dir: '~nobodyx' names a"),
+        (("segment", "a.png", "-m", "a\nb\x1b[31m.pt"), 4, "a\\nb\\x1b[31m.pt: no such weights file"),
+        (("segment", "a.png", "-m", "a\nb\x1b[31m"), 2, "There is no checkpoint called 'a\\nb\\x1b[31m'"),
+        (("segment", "a.png", "-m", "w.safetensors", "--config", "a\nb"), 2, "--config a\\nb: no such file"),
+        (("download-checkpoints", "a\nb"), 2, "There is no checkpoint called 'a\\nb'"),
         (("download-checkpoints", "--list", "--dir", "~nobodyx"), 2, "--checkpoint-dir: '~nobodyx' names a user"),
         (("download-checkpoints", "tiny", "--dir", "~nobodyx"), 2, "--checkpoint-dir: '~nobodyx' names a user"),
         (

@@ -22,8 +22,10 @@ from densecli import Segmenter
 from densecli.batch import BatchJob, run_batch
 from densecli.batch.job import SegmenterOptions
 from densecli.batch.rehearsal import rehearse
+from densecli.checkpoints import load_registry
 from densecli.console import Console
-from densecli.errors import InputError
+from densecli.download import named_sources
+from densecli.errors import InputError, UsageError
 from densecli.image_candidates import ImageCandidates
 from densecli.one_by_one import Job, segment_all
 from densecli.presets import load_preset
@@ -259,6 +261,54 @@ def test_download_checkpoints(png: bytes, tmp_path: Path, run_densecli: Command)
         assert ", 127.0.0.1:9)" in download("--source", "elsewhere").errors[0]
         assert download("--source", f"http://me:s3cret@127.0.0.1:{server.port}/ck").code == 0
     assert (server.logins, (tmp_path / "checkpoints").exists()) == (["me:s3cret"], False)
+
+
+@pytest.mark.parametrize("slashes", ["//", "/"])
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("segment", "a.png", "-m", "URL"), "SHOWN: is a URL; download it first, and give the path of the file"),
+        (("segment", "a.png", "-m", "w.safetensors", "--config", "URL"), "SHOWN: is a URL; download it first, and g"),
+        (("segment", "a.png", "-m", "tiny", "--checkpoint-dir", "URL"), "--checkpoint-dir: 'SHOWN' is a URL; give a p"),
+        (("batch", "a.png", "-m", "URL"), "SHOWN: is a URL; download it first, and give the path of the file"),
+        (("download-checkpoints", "URL"), "'SHOWN' is a URL; give the name of a checkpoint, and --source for where"),
+        (("download-checkpoints", "tiny", "--dir", "URL"), "'SHOWN' is a URL; give a path on this machine"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_a_url_where_a_path_belongs(
+    arguments: tuple[str, ...], told: str, slashes: str, tmp_path: Path, run_densecli: Command
+) -> None:
+    """Python's paths make one slash of two."""
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    (tmp_path / "w.safetensors").symlink_to(FIRST_STARTER[0])
+    url = f"https:{slashes}me:s3cret@example.org/x.pt"
+    done = run_densecli(*(url if part == "URL" else part for part in arguments), cwd=tmp_path)
+    assert done.code == 2 and len(done.errors) == 1, done.stderr
+    assert told.replace("SHOWN", "https://me:***@example.org/x.pt") in done.errors[0]
+    assert "s3cret" not in done.stdout + done.stderr and not list(tmp_path.glob("https*"))
+
+
+@pytest.mark.parametrize("variable", ["DENSECLI_CHECKPOINTS", "DENSECLI_REGISTRY"])
+def test_a_url_in_a_variable_for_a_path(variable: str, tmp_path: Path, run_densecli: Command) -> None:
+    environment = {variable: "https://me:s3cret@example.org/x"}
+    done = run_densecli("download-checkpoints", "tiny", cwd=tmp_path, environment=environment)
+    told = f"${variable}: 'https://me:***@example.org/x' is a URL; give a path on this machine."
+    assert (done.code, done.errors) == (2, [told]) and "s3cret" not in done.stderr
+
+
+def test_a_source_that_lost_a_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = load_registry()
+    given, shown = "https:/me:s3cret@example.org/x", r"'https://me:\*\*\*@example\.org/x'"
+    with pytest.raises(UsageError, match=f"--source: {shown} is neither a URL"):
+        named_sources(registry, [given])
+    monkeypatch.setenv("DENSECLI_CHECKPOINT_URL", given)
+    with pytest.raises(UsageError, match=rf"\$DENSECLI_CHECKPOINT_URL: {shown} is not a base URL"):
+        registry.urls(registry.entry("tiny"))
+    (tmp_path / "registry.yaml").write_text(json.dumps({"sources": [given]}))
+    monkeypatch.setenv("DENSECLI_REGISTRY", str(tmp_path / "registry.yaml"))
+    with pytest.raises(UsageError, match=f"sources.0. is {shown}, but must be"):
+        load_registry()
 
 
 def _nowhere(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,7 +105,7 @@ def _verify(entries: list[CheckpointEntry], folder: Path | None, named: bool) ->
         if location.path is None:
             where = "on this machine" if folder is None else f"in {folder}"
             what = location.problem or f"Checkpoint '{entry.name}' is not {where}"
-            raise CheckpointError(f"{what}; `{fetch_command(entry.name)}` fetches it.")
+            raise CheckpointError(f"{what}; `{fetch_command(entry.name, folder)}` fetches it.")
         verify(entry, location.path, use_stamp=False)
         return f"{entry.name}: {location.path} ({megabytes(entry.size)}, verified)"
 
@@ -113,7 +114,9 @@ def _verify(entries: list[CheckpointEntry], folder: Path | None, named: bool) ->
         entries = [entry for entry, location in locations if location.path or location.problem]
         if not entries:
             where = "" if folder is None else f" in {folder}"
-            raise CheckpointError(f"There is no checkpoint to verify{where}; `{fetch_command(_DEFAULT)}` fetches one.")
+            raise CheckpointError(
+                f"There is no checkpoint to verify{where}; `{fetch_command(_DEFAULT, folder)}` fetches one."
+            )
     _each(entries, one, "did not verify")
 
 
@@ -169,9 +172,12 @@ def _list(registry: Registry, entries: list[CheckpointEntry], folder: Path | Non
             }
         )
     if as_json:
+        into = None  # for a user without a home folder, who must name one
+        with contextlib.suppress(CheckpointError):
+            into = str(download_dir(folder))
         document = {
             "schema": "densecli/checkpoints/1",
-            "download_dir": str(download_dir(folder)),
+            "download_dir": into,
             "checkpoints": rows,
         }
         print_json(document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -15,7 +16,9 @@ from densecli.doctor.report import Check, problem, warning
 from densecli.doctor.source import STARTER_SHA256, STARTER_SIZE, restore_starter
 
 if TYPE_CHECKING:
-    from densecli.checkpoints import Registry
+    from collections.abc import Sequence
+
+    from densecli.checkpoints import CheckpointEntry, Registry
 
 _TEMPORARY_PREFIX = ".densecli-tmp-"  # densecli.files; not imported, because that sets the umask for a moment
 _OLD = 600.0  # seconds; a run that is still going on keeps its temporary files for less than that
@@ -78,9 +81,11 @@ def check_checkpoints(registry: Registry, *, deep: bool) -> list[Check]:
     here, missing, damaged = [], [], []
     for entry in registry.entries.values():
         location = checkpoints.locate_entry(entry, checkpoints.search_dirs())
-        fetch = commands.densecli("download-checkpoints", entry.name)
         if location.problem is not None:
-            damaged.append(warning(f"checkpoint {entry.name}", location.problem, fetch))
+            # A good one elsewhere stands in for it, so that no download would take its place.
+            aside = " && ".join(map(commands.rename_away, location.passed_over))
+            fix = _fetch(entry) if location.path is None else aside
+            damaged.append(warning(f"checkpoint {entry.name}", location.problem, fix))
         if location.path is None:
             missing.append(entry.name)
             continue
@@ -88,7 +93,7 @@ def check_checkpoints(registry: Registry, *, deep: bool) -> list[Check]:
             try:
                 checkpoints.verify(entry, location.path, use_stamp=False)
             except CheckpointError as error:
-                damaged.append(problem(f"checkpoint {entry.name}", str(error), fetch))
+                damaged.append(problem(f"checkpoint {entry.name}", str(error), _fetch(entry, location.path.parent)))
                 continue
         state = "verified" if checkpoints.is_verified(entry, location.path) else "right size"
         here.append(f"{entry.name} in {location.path.parent} ({state})")
@@ -109,18 +114,42 @@ def check_leftovers(registry: Registry) -> Check:
         for entry in registry.entries.values()
         if (path := folder / f"{entry.file}.part").is_file()
     ]
-    if parts:
-        entry, path = parts[0]
-        more = f", and {len(parts) - 1} more" if len(parts) > 1 else ""
+    here = {entry for entry, _ in parts if checkpoints.locate_entry(entry, checkpoints.search_dirs()).path}
+    useless = [path for entry, path in parts if entry in here and _is_old(path)]
+    wanted = [(entry, path) for entry, path in parts if entry not in here]
+    if wanted:
+        entry, path = wanted[0]
         there = f"{path.stat().st_size / 1e6:.1f} of {checkpoints.megabytes(entry.size)}"
-        seen = f"{path}: an unfinished download ({there}){more}"
-        return warning("leftovers", seen, commands.densecli("download-checkpoints", entry.name))
+        seen = f"{path}: an unfinished download ({there}){_and_more(wanted)}"
+        return warning("leftovers", seen, _fetch(entry, path.parent))
+    if useless:
+        seen = f"{useless[0]}: an unfinished download of a checkpoint that is here{_and_more(useless)}"
+        return warning("leftovers", seen, commands.remove(useless))
     killed = _temporary_files([*checkpoints.search_dirs(), Path.cwd(), Path(_OUTPUT_FOLDER).absolute()])
     if killed:
-        more = f", and {len(killed) - 1} more" if len(killed) > 1 else ""
-        seen = f"{killed[0]}: left by a run that was killed{more}"
+        seen = f"{killed[0]}: left by a run that was killed{_and_more(killed)}"
         return warning("leftovers", seen, commands.remove(killed))
     return Check("leftovers", "none")
+
+
+def _fetch(entry: CheckpointEntry, folder: Path | None = None) -> str:
+    """The command that fetches a checkpoint, into this folder if it must be there."""
+    from densecli import checkpoints
+    from densecli.errors import CheckpointError
+
+    elsewhere = folder is not None
+    with contextlib.suppress(CheckpointError):
+        elsewhere = elsewhere and folder != checkpoints.download_dir()
+    return commands.densecli("download-checkpoints", entry.name, *(["--dir", str(folder)] if elsewhere else []))
+
+
+def _and_more(found: Sequence[object]) -> str:
+    return f", and {len(found) - 1} more" if len(found) > 1 else ""
+
+
+def _is_old(path: Path) -> bool:
+    """Whether no run that is going on can be at work on it."""
+    return time.time() - path.lstat().st_mtime > _OLD
 
 
 def _temporary_files(folders: list[Path]) -> list[Path]:
@@ -128,7 +157,7 @@ def _temporary_files(folders: list[Path]) -> list[Path]:
     for folder in dict.fromkeys(folders):
         try:
             entries = [entry for entry in folder.iterdir() if entry.name.startswith(_TEMPORARY_PREFIX)]
-            found += [entry for entry in entries if time.time() - entry.lstat().st_mtime > _OLD]
+            found += [entry for entry in entries if _is_old(entry)]
         except OSError:
             continue
     return sorted(found)
@@ -137,11 +166,14 @@ def _temporary_files(folders: list[Path]) -> list[Path]:
 def check_space(registry: Registry) -> Check:
     """Room for results in this folder, and for the best checkpoint where downloads go."""
     from densecli import checkpoints
+    from densecli.errors import CheckpointError
 
-    here = shutil.disk_usage(Path.cwd()).free
-    folder = checkpoints.download_dir()
-    there = shutil.disk_usage(_existing(folder)).free
-    seen = f"{here / 1e9:.1f} GB free here, {there / 1e9:.1f} GB in {folder}"
+    here = there = shutil.disk_usage(Path.cwd()).free
+    seen = f"{here / 1e9:.1f} GB free here"
+    with contextlib.suppress(CheckpointError):  # no folder: the row `checkpoint folder` says so
+        folder = checkpoints.download_dir()
+        there = shutil.disk_usage(_existing(folder)).free
+        seen += f", {there / 1e9:.1f} GB in {folder}"
     if here < _LITTLE_SPACE:
         return problem(
             "disk space",
@@ -159,16 +191,22 @@ def check_space(registry: Registry) -> Check:
 def check_folder() -> Check:
     """Whether downloads could be written."""
     from densecli import checkpoints
+    from densecli.errors import CheckpointError
 
-    folder = checkpoints.download_dir()
+    fix = commands.variable(checkpoints.FOLDER_VARIABLE, commands.own_folder("densecli-checkpoints"))
+    try:
+        folder = checkpoints.download_dir()
+    except CheckpointError:
+        return warning("checkpoint folder", "this user has no home folder for downloads", fix)
     existing = _existing(folder)
     try:
+        if broken := checkpoints.broken_link(folder):
+            return warning("checkpoint folder", f"downloads cannot be written there: {broken}", fix)
         if not existing.is_dir():
             raise NotADirectoryError(20, "is a file, not a folder")
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        fix = commands.variable(checkpoints.FOLDER_VARIABLE, commands.own_folder("densecli-checkpoints"))
         # Everything but a download still works.
         seen = f"{folder}: downloads cannot be written there ({existing}: {error.strerror})"
         return warning("checkpoint folder", seen, fix)
@@ -176,4 +214,4 @@ def check_folder() -> Check:
 
 
 def _existing(folder: Path) -> Path:
-    return next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    return next(place for place in (folder, *folder.parents) if os.path.exists(place))

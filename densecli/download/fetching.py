@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 import urllib.parse
@@ -13,6 +14,7 @@ from typing import IO, NoReturn
 from densecli.checkpoints import (
     CheckpointEntry,
     Registry,
+    broken_link,
     download_dir,
     fetch_command,
     load_registry,
@@ -28,7 +30,7 @@ from densecli.download.progress import Progress
 from densecli.download.source import SourceFailed
 from densecli.download.transfer import Transfer
 from densecli.errors import CheckpointError, UsageError
-from densecli.wording import reason_of, shown_name, without_password
+from densecli.wording import reason_of, shown_name, url_of, without_password
 
 
 def fetch(
@@ -80,8 +82,9 @@ def named_sources(registry: Registry, given: list[str]) -> list[str]:
             matching = [known for known, host in hosts.items() if source and source.lower() in host]
             if not matching:
                 known_hosts = ", ".join(dict.fromkeys(host for host in hosts.values() if host))
+                shown = shown_name(url_of(source) or source)
                 raise UsageError(
-                    f"--source: '{source}' is neither a URL, nor a folder, nor a known server ({known_hosts})."
+                    f"--source: '{shown}' is neither a URL, nor a folder, nor a known server ({known_hosts})."
                 )
             bases += matching
     return bases
@@ -110,8 +113,9 @@ def download(
     """Fetch `entry` into `folder` from the first of `urls` that has it, and return its path.
 
     What has arrived stays in `<file>.part` and is gone on with, also after Ctrl-C, a crash, or from another URL.
-    The file appears under its name only when size and sha256 are right; a damaged file of that name is then kept as
-    `<file>.damaged`. Processes that want the same file wait for each other. Raises CheckpointError.
+    The file appears under its name only when size and sha256 are right; another file of that name is then kept as
+    `<file>.damaged`, or `.damaged-2` and so on. Processes that want the same file wait for each other. Raises
+    CheckpointError.
     """
     progress = Progress() if progress is None else progress
     patience = patience_from_environment() if patience is None else patience
@@ -126,7 +130,9 @@ def download(
                 verify(entry, target)  # another process may have been faster
                 return target
             except CheckpointError:
-                progress.note(f"{entry.name}: {target} is damaged; it stays until a good one is complete")
+                progress.note(
+                    f"{entry.name}: {target} is another file, or damaged; it stays until a good one is complete"
+                )
         part = target.with_name(target.name + ".part")
         try:
             _fill(part, entry, urls, target, progress, patience)
@@ -177,7 +183,7 @@ def _from_any(urls: list[str], transfer: Transfer, target: Path) -> None:
     by_hand = "save one of these as" if len(urls) > 1 else "save it as"
     raise CheckpointError(
         f"Checkpoint '{entry.name}' could not be downloaded: {tried}. To fetch it by hand, {by_hand} {target} "
-        f"({entry.size} bytes, sha256 {entry.sha256}); `{fetch_command(entry.name)}` tries again."
+        f"({entry.size} bytes, sha256 {entry.sha256}); `{fetch_command(entry.name, target.parent)}` tries again."
     )
 
 
@@ -211,9 +217,9 @@ def _open_part(part: Path) -> IO[bytes]:
 
 
 def _raise_not_writable(folder: Path, error: OSError) -> NoReturn:
+    reason = broken_link(folder) or error.strerror or one_line(error)
     raise CheckpointError(
-        f"Cannot write to folder {folder} ({error.strerror or one_line(error)}); "
-        "name another with --dir or $DENSECLI_CHECKPOINTS."
+        f"Cannot write to folder {folder} ({reason}); name another with --dir or $DENSECLI_CHECKPOINTS."
     ) from error
 
 
@@ -222,10 +228,16 @@ def _put_in_place(entry: CheckpointEntry, part: Path, target: Path, progress: Pr
     try:
         if os.path.lexists(target):
             # It may be a file of the user's own that happens to have this name: never destroy it.
-            damaged = target.with_name(target.name + ".damaged")
-            os.replace(target, damaged)
-            progress.note(f"{entry.name}: the damaged file is now {damaged} and can be deleted")
+            kept = _free_name(target.with_name(target.name + ".damaged"))
+            os.replace(target, kept)
+            progress.note(f"{entry.name}: the other file of this name is now {kept}; delete it if nobody needs it")
         os.replace(part, target)
         write_stamp(entry, target, target.stat())
     except OSError as error:
         _raise_not_writable(target.parent, error)
+
+
+def _free_name(path: Path) -> Path:
+    """`path`, or with -2, -3 ... behind it what nobody has: an earlier one may hold weights of the user's own."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], numbered) if not os.path.lexists(name))

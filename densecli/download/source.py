@@ -16,20 +16,24 @@ from typing import NoReturn
 
 from densecli import __version__
 from densecli.checkpoints import one_line
-from densecli.http_login import open_http
+from densecli.http_login import UnusableProxy, open_http
+from densecli.wording import reason_of
 
 _TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 
 class SourceFailed(Exception):
-    """This URL will not do; the next one may."""
+    """This URL will not do; the next one may. The reason may hold what a server says."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(reason_of(reason))
 
 
 class Dropped(Exception):
     """Nothing more came, but may come if asked again."""
 
     def __init__(self, reason: str, *, retry_after: float = 0.0, unreachable: bool = False) -> None:
-        super().__init__(reason)
+        super().__init__(reason_of(reason))
         self.retry_after = retry_after  # seconds, as the server asked
         self.unreachable = unreachable  # there was no connection at all
 
@@ -45,6 +49,7 @@ class Body:
     read: Callable[[int], bytes]
     close: Callable[[], None]
     offset: int
+    announced: bool  # it is said to belong to a file of the right size
     ends_cleanly: bool  # b"" from `read` means that the sender had nothing more, not that the connection broke
 
 
@@ -64,16 +69,19 @@ def open_url(url: str, offset: int, size: int, timeout: float) -> Body:
     except urllib.error.HTTPError as error:
         with error:
             _raise_for_status(error, offset, size)
+    except UnusableProxy as error:
+        raise SourceFailed(error) from error
     except (ValueError, http.client.InvalidURL) as error:
         raise SourceFailed(f"not a usable URL: {one_line(error)}") from error
     except (OSError, http.client.HTTPException) as error:
         raise dropped(error, timeout) from error
     try:
-        begins = _check_headers(response, offset, size)
+        begins, announced = _check_headers(response, offset, size)
     except BaseException:
         response.close()
         raise
-    return Body(response.read1, response.close, begins, ends_cleanly=bool(response.chunked) and response.status == 200)
+    cleanly = bool(response.chunked) and response.status == 200
+    return Body(response.read1, response.close, begins, announced, ends_cleanly=cleanly)
 
 
 def _quoted(url: str) -> str:
@@ -93,7 +101,7 @@ def _open_file(url: str, offset: int, size: int) -> Body:
     if there != size:
         file.close()
         raise SourceFailed(f"has {there} bytes instead of {size}")
-    return Body(file.read, file.close, offset, ends_cleanly=True)
+    return Body(file.read, file.close, offset, announced=True, ends_cleanly=True)
 
 
 def _raise_for_status(error: urllib.error.HTTPError, offset: int, size: int) -> NoReturn:
@@ -110,8 +118,11 @@ def _raise_for_status(error: urllib.error.HTTPError, offset: int, size: int) -> 
     raise SourceFailed(answer)
 
 
-def _check_headers(response: http.client.HTTPResponse, offset: int, size: int) -> int:
-    """Position in the file at which the body of a good response begins. Raises SourceFailed, Dropped or NoRange."""
+def _check_headers(response: http.client.HTTPResponse, offset: int, size: int) -> tuple[int, bool]:
+    """Position in the file at which the body of a good response begins, and whether it announces the right size.
+
+    Raises SourceFailed, Dropped or NoRange.
+    """
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() not in ("", "identity"):
         raise SourceFailed(f"sends the file encoded as {encoding}")
@@ -121,7 +132,7 @@ def _check_headers(response: http.client.HTTPResponse, offset: int, size: int) -
             raise SourceFailed(f"has {total} bytes instead of {size}")
         if begins != offset:
             raise NoRange
-        return offset
+        return offset, total is not None
     if response.status != 200:
         raise SourceFailed(f"HTTP {response.status} {response.reason}")
     length = response.headers.get("Content-Length")
@@ -129,7 +140,7 @@ def _check_headers(response: http.client.HTTPResponse, offset: int, size: int) -
         raise SourceFailed("sent a web page instead of the file (a login page, or a wrong address)")
     if length is not None and length != str(size):
         raise SourceFailed(f"announces {length} bytes instead of {size}")
-    return 0
+    return 0, length is not None
 
 
 def _content_range(header: str | None) -> tuple[int | None, int | None]:

@@ -6,11 +6,10 @@ import hashlib
 import re
 from pathlib import Path
 
-import platformdirs
-
-from densecli.errors import UsageError
+from densecli.errors import EnvironmentProblem, UsageError
 from densecli.sources.names import fitting
 from densecli.sources.urls import local_path, url_scheme
+from densecli.user_cache import user_cache
 from densecli.wording import shown_name
 
 _LOST_A_SLASH = re.compile(r"[A-Za-z0-9+.\-]{2,}:/[^/]")
@@ -41,9 +40,13 @@ def local_folder(given: str) -> Path:
 def staging_folder(url: str, shard: tuple[int, int] | None = None) -> Path:
     """The folder in which a run makes its outputs for `url`: the same whenever it is taken up on this machine.
 
-    Its last part is that of the URL, by which the report is named.
+    Its last part is that of the URL, by which the report is named. Raises EnvironmentProblem where the user has no
+    folder for such things.
     """
+    cache = user_cache()
+    if cache is None:
+        raise EnvironmentProblem("This user has no home folder to make outputs in; set XDG_CACHE_HOME to a folder.")
     clean = url.rstrip("/")
     digest = hashlib.sha256(f"{clean} {shard}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
     last = re.sub(r'[<>:"|?*\\\x00-\x1f]', "_", clean.rsplit("/", 1)[-1])
-    return Path(platformdirs.user_cache_dir("densecli", appauthor=False)) / "uploads" / digest / fitting(last or "out")
+    return cache / "uploads" / digest / fitting(last or "out")

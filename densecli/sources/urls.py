@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar
 
 from densecli.errors import EnvironmentProblem, InputError, is_interruption
-from densecli.http_login import open_http
+from densecli.http_login import UnusableProxy, open_http
 from densecli.sources.opening import open_path, slurp
 from densecli.wording import reason_of, shown_name
 
@@ -157,7 +157,9 @@ def _read_http(url: str) -> BinaryIO:
         raise
     except urllib.error.HTTPError as error:
         check = "check user and password in the URL" if error.code == 401 else "check the URL"
-        raise InputError(f"{shown}: the server answered {error.code} ({error.reason}); {check}") from None
+        raise InputError(f"{shown}: the server answered {error.code} ({reason_of(error.reason)}); {check}") from None
+    except UnusableProxy as error:
+        raise InputError(f"{shown}: cannot be fetched: {error}") from None
     except Exception as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise InputError(f"{shown}: cannot be fetched: {reason_of(reason)}; check the URL and the network") from error

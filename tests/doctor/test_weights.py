@@ -19,6 +19,8 @@ from densecli import checkpoints
 from densecli.checkpoints import load_registry
 from densecli.doctor import commands, source, weights
 from densecli.doctor.report import Check
+from densecli.download import download
+from densecli.errors import CheckpointError
 
 
 @pytest.fixture
@@ -94,6 +96,66 @@ def test_an_unfinished_download(home: Path) -> None:
     row = rows_of_weights()["leftovers"]
     assert (row.status, row.fix) == ("warning", commands.densecli("download-checkpoints", "mine"))
     assert str(home / "mine.pt.part") in row.seen
+
+
+def test_an_unfinished_download_elsewhere(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "densecli" / "checkpoints"
+    folder.mkdir(parents=True)
+    (home / "mine.pt").rename(folder / "mine.pt.part")
+    fix = rows_of_weights()["leftovers"].fix
+    assert fix == commands.densecli("download-checkpoints", "mine", "--dir", str(folder))
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_an_unfinished_download_of_what_is_here(beside: bool, home: Path, tmp_path: Path) -> None:
+    folder = home if beside else tmp_path / "cache" / "densecli" / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "mine.pt.part"
+    part.write_bytes(b"weig")
+    assert rows_of_weights()["leftovers"].status == "ok"  # may be going on
+    os.utime(part, (time.time() - 3600,) * 2)
+    row = rows_of_weights()["leftovers"]
+    assert row.status == "warning" and f"{part}: an unfinished download of a checkpoint that is here" in row.seen
+    subprocess.run(row.fix or "", shell=True, check=True)
+    assert rows_of_weights()["leftovers"].status == "ok" and (home / "mine.pt").exists()
+
+
+def test_a_bad_file_before_a_good_one(home: Path, tmp_path: Path) -> None:
+    """A download finds the good one, and would change nothing."""
+    folder = tmp_path / "cache" / "densecli" / "checkpoints"
+    folder.mkdir(parents=True)
+    (home / "mine.pt").rename(folder / "mine.pt")
+    (home / "mine.pt").write_bytes(b"version https://git-lfs")
+    Path("checkpoints").mkdir()
+    Path("checkpoints/mine.pt").symlink_to("nowhere")
+    row = rows_of_weights()["checkpoint mine"]
+    assert row.status == "warning" and f"{home / 'mine.pt'} has 23 bytes instead of 700" in row.seen
+    subprocess.run(row.fix or "", shell=True, check=True)
+    assert "checkpoint mine" not in rows_of_weights()
+    assert (home / "mine.pt.away").read_bytes() == b"version https://git-lfs"
+
+
+def test_a_damaged_file_in_another_folder_than_downloads_go_to(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "densecli" / "checkpoints"
+    folder.mkdir(parents=True)
+    (home / "mine.pt").unlink()
+    (folder / "mine.pt").write_bytes(bytes(700))
+    fix = rows_of_weights(deep=True)["checkpoint mine"].fix
+    assert fix == commands.densecli("download-checkpoints", "mine", "--dir", str(folder))
+
+
+def test_a_cache_folder_that_is_a_link_to_nowhere(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("/nowhere/deep")
+    monkeypatch.setenv("DENSECLI_CHECKPOINTS", str(link / "c"))
+    rows = rows_of_weights()
+    assert {rows[name].status for name in ("starter", "leftovers", "disk space")} == {"ok"}
+    row, told = rows["checkpoint folder"], f"{link} is a link to /nowhere/deep, which is not there"
+    assert row.status == "warning" and told in row.seen
+    assert (row.fix or "").startswith("export DENSECLI_CHECKPOINTS=")
+    registry = load_registry()
+    with pytest.raises(CheckpointError, match=f"Cannot write to folder {link}/c .{told}.; name another with --dir"):
+        download(registry.entry("mine"), [], link / "c")
 
 
 def test_temporary_files_of_a_killed_run(home: Path) -> None:
