@@ -16,6 +16,7 @@ from densecli.batch.manifest import Record, key_of, manifest_paths
 from densecli.batch.outputs import relative, source_of
 from densecli.batch.workers import Description
 from densecli.console import Console
+from densecli.errors import DensecliError, OutputError
 from densecli.masks import Segmentation
 from densecli.places import Place
 from densecli.sinks import KINDS
@@ -75,12 +76,16 @@ class Spanning:
         """An input belongs to this run, whatever becomes of it."""
         self._met.add(key_of(item.stem))
 
-    def ended(self, item: Item) -> None:
+    def ended(self, item: Item, console: Console) -> None:
         """An input is recorded as done, now or by an earlier run."""
         self.met(item)
         if item.frame is not None and item.video_stem is not None:
             self._videos = True
-            self._overlay_videos.add(item.video_stem, item.frame, item.fps)
+            if self._overlay_videos.add(item.video_stem, item.frame, item.fps) and "overlay" in self._job.kinds:
+                try:
+                    self._overlay_videos.refuse_foreign(item.video_stem)
+                except OutputError as error:  # it costs none of the frames
+                    console.warning(str(error))
 
     def is_up_to_date(self) -> bool:
         """Whether a run that did nothing can leave all of it as it is."""
@@ -89,8 +94,10 @@ class Spanning:
             return False  # they know themselves what is up to date
         return not job.report or _is_newer(job.output_dir / "report.html", manifest_paths(job.output_dir))
 
-    def finish(self, record: Record, console: Console, description: Description, began: float) -> None:
-        """Write it all. began: when the run did, as Unix time. Raises OutputError."""
+    def finish(
+        self, record: Record, console: Console, description: Description, began: float
+    ) -> Sequence[DensecliError]:
+        """Write it all; returns why some is missing. began: when the run did, as Unix time. Raises OutputError."""
         job = self._job
         # A shard does not see what the others have met.
         renamed = set() if job.shard else record.renamed(self._met)
@@ -119,6 +126,8 @@ class Spanning:
             console.status("writing overlay videos")
             for path in self._overlay_videos.finish():
                 console.notice(f"video: {self._place.shown(path)}")
+            for error in self._overlay_videos.failed:
+                console.failure(str(error), error)
         if job.report:
             from densecli.report import write_report
 
@@ -133,6 +142,7 @@ class Spanning:
             self._place.send([path])
             console.notice(f"report: {self._place.shown(path)}")
         console.progress_done()
+        return self._overlay_videos.failed
 
 
 def _as_reported(item: Item, outputs: list[str]) -> Entry:

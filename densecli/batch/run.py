@@ -129,6 +129,8 @@ class _Run:
         self.messages = messages.Messages(console)
         self.environment_only = True
         self.hopeless: errors.DensecliError | None = None
+        self.is_short = False
+        """Something that spans the run could not be written."""
         self.redoing: set[str] = set()
         """Output names of inputs on their way that an earlier run has tried or done otherwise."""
         self.as_before: dict[str, dict[str, Any]] = {}
@@ -230,7 +232,7 @@ class _Run:
                 self.outcome.complete += len(event.inputs)
                 progress.complete += len(event.inputs)
                 for item, entry in event.inputs:
-                    self.spanning.ended(item)
+                    self.spanning.ended(item, self.console)
                     with self._heard():
                         self.messages.complete(item, entry)
             elif isinstance(event, Done):
@@ -239,7 +241,7 @@ class _Run:
                 if self.job.watch:
                     self.done_since[event.item.stem] = line
                 self.outcome.done += 1
-                self.spanning.ended(event.item)
+                self.spanning.ended(event.item, self.console)
                 progress.done += 1
                 if event.item.stem in self.redoing:
                     self.redoing.discard(event.item.stem)
@@ -330,8 +332,10 @@ class _Run:
                 return
             self.destination.before_finishing()
             with Record(self.job.output_dir) as record:
-                self.spanning.finish(record, self.console, self.description, self.began)
-            self.destination.after_finishing()
+                missing = self.spanning.finish(record, self.console, self.description, self.began)
+            self.is_short = bool(missing)
+            if not missing:
+                self.destination.after_finishing()
 
     def _summarise(self) -> None:
         path = manifest_path(self.job.output_dir, self.job.shard)
@@ -351,7 +355,7 @@ class _Run:
         if not outcome.failed:
             if not succeeded and not self.job.shard:
                 raise errors.InputError(nothing_found(self.job))
-            return errors.EXIT_OK
+            return errors.EXIT_SOME_FAILED if self.is_short else errors.EXIT_OK
         if succeeded:
             return errors.EXIT_SOME_FAILED
         return errors.EXIT_ENVIRONMENT if self.environment_only else errors.EXIT_NOTHING_SUCCEEDED

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import threading
 from array import array
 from collections.abc import Iterator
@@ -18,7 +20,9 @@ from densecli.errors import OutputError
 from densecli.files import complete_file
 from densecli.places import Place
 from densecli.sinks import overlay
-from densecli.sources.video import is_hd, promised_pictures
+from densecli.sinks.ownership import refuse_foreign_video
+from densecli.sources.own_outputs import TAIL_BYTES, marked, video_mark
+from densecli.sources.video import is_hd
 from densecli.wording import shown_name
 
 _DEFAULT_FPS = 25.0
@@ -43,51 +47,76 @@ class OverlayVideos:
         self._place = place
         self._videos: dict[str, _Video] = {}
         self._lock = threading.Lock()
+        self.failed: list[OutputError] = []
+        """Why videos could not be written, after `finish`."""
 
-    def add(self, video_stem: str, frame: int, fps: float | None) -> None:
-        """The overlay picture of a frame is there, of this run or of an earlier one. In any order."""
+    def add(self, video_stem: str, frame: int, fps: float | None) -> bool:
+        """The overlay picture of a frame is there, of this run or of an earlier one. In any order.
+
+        Returns whether it is the first one of its video.
+        """
         with self._lock:
-            self._videos.setdefault(video_stem, _Video(fps or _DEFAULT_FPS)).numbers.append(frame)
+            numbers = self._videos.setdefault(video_stem, _Video(fps or _DEFAULT_FPS)).numbers
+            numbers.append(frame)
+            return len(numbers) == 1
+
+    def refuse_foreign(self, video_stem: str) -> None:
+        """Raise OutputError where the video would take the place of something that densecli did not write."""
+        refuse_foreign_video(self._path(video_stem), self._place)
 
     def finish(self) -> list[Path]:
-        """Write each video that is not up to date. Returns the paths of all. Raises OutputError."""
+        """Write each video that is not up to date. Returns the paths of all that are there. Raises StoreError."""
         paths = []
         for stem, video in self._videos.items():
-            path = self._place.folder / f"{stem}_overlay.mp4"
-            frames: list[Path] = []
-            newest = 0
-            for number in sorted(set(video.numbers)):
-                picture = overlay.path(self._place.folder / stem / f"frame_{number:06d}")
-                if (facts := self._place.found(picture)) is not None:
-                    frames.append(picture)
-                    newest = max(newest, facts[1] or 0)
-            if not frames:
-                continue
-            made = self._place.found(path)
-            if made is None or (made[1] or 0) <= newest or not self._shows(path, len(frames), video.fps):
-                write(frames, path, video.fps, self._place)
-                self._place.send([path])
-            paths.append(path)
+            try:
+                if self._finish(stem, video):
+                    paths.append(self._path(stem))
+            except OutputError as error:  # its own: the others are written
+                self.failed.append(error)
         return paths
 
-    def _shows(self, path: Path, count: int, fps: float) -> bool:
-        """Whether a video that is there has so many frames at this rate: a run may take others than the last one did.
+    def _finish(self, stem: str, video: _Video) -> bool:
+        """Whether there is a video."""
+        path = self._path(stem)
+        frames: list[Path] = []
+        newest = 0
+        for number in sorted(set(video.numbers)):
+            picture = overlay.path(self._place.folder / stem / f"frame_{number:06d}")
+            if (facts := self._place.found(picture)) is not None:
+                frames.append(picture)
+                newest = max(newest, facts[1] or 0)
+        if not frames:
+            return False
+        self.refuse_foreign(stem)
+        mark = video_mark(_digest([picture.name for picture in frames], video.fps))
+        made = self._place.found(path)
+        # A run may take others than the last one did.
+        if made is None or (made[1] or 0) <= newest or not self._place.tail(path, TAIL_BYTES).endswith(mark):
+            write(frames, path, video.fps, self._place, mark)
+            self._place.send([path])
+        return True
 
-        Not asked of one that is elsewhere: it would have to be fetched.
-        """
-        if self._place.apart:
-            return True
-        promised = promised_pictures(str(path))
-        return promised is not None and promised[0] == count and (count == 1 or abs(promised[1] - fps) < 0.01 * fps)
+    def _path(self, stem: str) -> Path:
+        return self._place.folder / f"{stem}_overlay.mp4"
 
 
-def write(frames: list[Path], path: Path, fps: float, place: Place) -> None:
-    """Write pictures of (mostly) one size as H.264, or MPEG-4 where there is no encoder for it. Raises OutputError."""
+def _digest(*made_of: Any) -> str:
+    """16 hex digits, of what a video is made of."""
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+
+
+def write(frames: list[Path], path: Path, fps: float, place: Place, mark: bytes | None = None) -> None:
+    """Write pictures of (mostly) one size as H.264, or MPEG-4 where there is no encoder for it. Raises OutputError.
+
+    mark: what the file says of itself at its end, of `video_mark`.
+    """
     with complete_file(path) as temporary:
         if importlib.util.find_spec("av"):
             _write_pyav(_pictures(frames, place), temporary, fps)
         else:
             _write_opencv(_pictures(frames, place), temporary, fps, path)
+        with temporary.open("ab") as file:
+            file.write(marked(mark or video_mark(_digest())))
 
 
 def _write_pyav(pictures: Iterator[np.ndarray], path: Path, fps: float) -> None:

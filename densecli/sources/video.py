@@ -83,12 +83,6 @@ def frames(name: str, *, every: int = 1, max_frames: int | None = None, decoder:
 
 def promised_frames(name: str) -> int | None:
     """How many frames a local video says that it has; None where it does not, or cannot be opened."""
-    promised = promised_pictures(name)
-    return promised and promised[0]
-
-
-def promised_pictures(name: str) -> tuple[int, float] | None:
-    """How many frames a local video says that it has, and how many of them a second (0 if it does not say)."""
     local = local_path(name)
     if local is None or not os.path.isfile(local):
         return None
@@ -96,7 +90,7 @@ def promised_pictures(name: str) -> tuple[int, float] | None:
     capture = _opened(local)
     try:
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        return (count, float(capture.get(cv2.CAP_PROP_FPS))) if count > 0 else None
+        return count if count > 0 else None
     finally:
         capture.release()
 

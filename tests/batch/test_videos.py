@@ -1,0 +1,66 @@
+"""The overlay videos of runs: whose they are, which frames are in them, and what stays where something is damaged."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densecli.sources.collecting import Collection
+from tests.batch.conftest import batch_job, run
+from tests.batch.test_spanning import clip, frames_of
+from tests.test_video import without_pyav
+
+KINDS = ("overlay", "json")
+
+
+@pytest.fixture
+def video(tmp_path: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`clip.mp4` in the current folder: three frames, ten a second."""
+    monkeypatch.chdir(tmp_path)
+    clip(Path("clip.mp4"), photo, 3)
+    return Path("clip.mp4")
+
+
+# --- whose they are --------------------------------------------------------------------------------------------------
+
+
+def test_a_video_of_the_user_is_not_replaced(
+    video: Path, photo: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = Path("clip_overlay.mp4")
+    clip(mine, photo, 2)
+    clip(Path("other.mp4"), photo, 1)
+    before = mine.read_bytes()
+    job = batch_job(".", out=".", kinds=KINDS, report=True)
+    outcome = run(job, quiet=False)
+    assert (outcome.done, outcome.exit_code) == (6, 3)  # it is an input as well
+    told = "clip_overlay.mp4: is there and was not written by densecli; move it away"
+    assert f"warning: {told}" in (said := capsys.readouterr().err) and f"error: {told}" in said
+    assert mine.read_bytes() == before
+    assert frames_of(Path("other_overlay.mp4")) == 1 and Path("report.html").exists()
+    mine.rename("mine.mp4")
+    outcome = run(batch_job("clip.mp4", out=".", kinds=KINDS))
+    assert (outcome.complete, outcome.exit_code, frames_of(mine)) == (3, 0, 3)
+
+
+@pytest.mark.parametrize("with_pyav", [True, False])
+def test_overlay_videos_are_known_wherever_they_are(
+    with_pyav: bool, video: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not with_pyav:
+        without_pyav(monkeypatch)
+    run(batch_job(video, kinds=KINDS))
+    made = Path("out/clip_overlay.mp4").stat()
+    outcome = run(batch_job(video, kinds=KINDS, max_frames=2))  # its own may be replaced
+    assert (outcome.exit_code, frames_of(Path("out/clip_overlay.mp4"))) == (0, 2)
+    assert Path("out/clip_overlay.mp4").stat().st_mtime_ns != made.st_mtime_ns
+    Path("else").mkdir()
+    shutil.copy("out/clip_overlay.mp4", "else/clip_overlay.mp4")
+    clip(Path("else/my_overlay.mp4"), photo, 1)
+    for given in ("else", f"local://{Path.cwd()}/else"):
+        collection = Collection([given], output_dir="elsewhere")
+        assert [item.name.removesuffix("#0") for item in collection] == [f"{given}/my_overlay.mp4"]
+        assert collection.skipped == {"densecli output": 1}
