@@ -52,7 +52,8 @@ def make(
 ) -> Path:
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=Fraction(fps))
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width, stream.height = WIDTH, HEIGHT
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.gop_size = 6
         if codec == "libx264":
             stream.options = {"crf": "10"}
@@ -224,6 +225,50 @@ def test_matroska_that_is_cut_off(suffix: str, codec: str, seconds: list[float],
     good, message = good_and_error(path, decoder)
     assert good == list(range(len(good))) and len(good) < len(seconds)
     assert "cut off" in message
+
+
+def damage(path: Path, packet: int) -> Path:
+    """Make a packet's bytes zeros, but for the first eight."""
+    with av.open(str(path)) as container:
+        places = [(found.pos, found.size) for found in container.demux(video=0) if found.size]
+    begin, size = places[packet]
+    assert begin is not None
+    data = bytearray(path.read_bytes())
+    data[begin + 8 : begin + size] = bytes(size - 8)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9"), (".avi", "mjpeg")])
+def test_without_pyav_a_damaged_picture_is_told(suffix: str, codec: str, tmp_path: Path) -> None:
+    """The file is as long as it should be, and what OpenCV counts need not be frames."""
+    path = damage(make(tmp_path / f"clip{suffix}", codec=codec), 14)
+    good, message = good_and_error(path, "opencv")
+    assert 5 < len(good) < COUNT and "damaged" in message
+
+
+@both
+@pytest.mark.parametrize(
+    ("suffix", "codec", "sound"), [(".ts", "mpeg2video", "aac"), (".mpg", "mpeg2video", "mp2"), (".flv", "flv", "aac")]
+)
+def test_sound_that_is_longer_than_the_pictures(
+    suffix: str, codec: str, sound: str, decoder: str, tmp_path: Path
+) -> None:
+    """Of such files the length is known, that of the sound, and not how many frames there are."""
+    path = tmp_path / f"clip{suffix}"
+    with av.open(str(path), "w") as container:
+        stream, silence = container.add_stream(codec, rate=25), container.add_stream(sound, rate=44100)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(COUNT):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        container.mux(stream.encode(None))
+        form, kind = ("s16", np.int16) if sound == "mp2" else ("fltp", np.float32)
+        for number in range(120):
+            piece = av.AudioFrame.from_ndarray(np.zeros((1, 1152), kind), format=form, layout="mono")
+            piece.sample_rate, piece.pts = 44100, number * 1152
+            container.mux(silence.encode(piece))
+        container.mux(silence.encode(None))
+    assert [frame.number for frame in frames(str(path), decoder=decoder)] == list(range(COUNT))
 
 
 @both

@@ -16,14 +16,14 @@ import numpy as np
 
 from densecli.errors import DensecliError, InputError
 from densecli.sources.decoding import LoadedImage
+from densecli.sources.missing_frames import FRAMES_OF_GRACE, SHARE_OF_GRACE, missing_of
 from densecli.sources.opening import open_path
 from densecli.sources.urls import filesystem_of, local_path, tried_twice
-from densecli.sources.video_length import is_whole_matroska, mp4_seconds
 from densecli.wording import reason_of, shown_name
 
 DECODERS = ("pyav", "opencv")
-# How much of a video may be missing at its end before it is called cut off: containers round their lengths.
-_FRAMES_OF_GRACE, _SHARE_OF_GRACE = 3, 0.02
+_TRIES = 100
+"""Damaged pictures in a row after which OpenCV is believed that a video ends."""
 
 
 @dataclass
@@ -160,7 +160,7 @@ def _pyav(name: str, source: Any, every: int, stack: ExitStack) -> Generator[Fra
     expected = _expected_end(container, stream)
     if expected is not None and end is not None and fps:
         missing = expected - end
-        if missing > max(_FRAMES_OF_GRACE / fps, _SHARE_OF_GRACE * expected):
+        if missing > max(FRAMES_OF_GRACE / fps, SHARE_OF_GRACE * expected):
             raise _broken(shown, number, f"is cut off ({end:.1f} s of {expected:.1f} s)")
     if incomplete or number == 0:
         raise _broken(shown, number, "is damaged or cut off")
@@ -236,35 +236,11 @@ def _opencv(name: str, source: Any, every: int, stack: ExitStack) -> Generator[F
     finally:
         if current is not None:
             current.keep()
-    lack = _lack(source, number, promised, last, gap, fps)
-    if number == 0 or lack:
+    # A damaged picture looks like the end, but for what comes after it. That may be made of what was lost.
+    goes_on = any(capture.grab() for _ in range(_TRIES))
+    lack = missing_of(source, number, promised, last, gap, fps)
+    if number == 0 or lack or goes_on:
         raise _broken(shown, number, f"is damaged or cut off{lack}")
-
-
-def _lack(source: str, number: int, promised: float, last: float, gap: float, fps: float | None) -> str:
-    """What is missing of a video of which all frames were read, in brackets after a blank; empty if nothing is.
-
-    last: time of the last frame. gap: the longest time between two. promised: OpenCV's count of frames, which counts
-    the hidden ones of an MP4; of other containers it is often made of a time and a rate that need not be constant.
-    """
-    few = promised - number > max(_FRAMES_OF_GRACE, _SHARE_OF_GRACE * promised)
-    if not few:
-        return ""
-    counted = f" ({number} of {promised:.0f} frames)"
-    if not fps or number == 0:
-        return counted
-    local = local_path(source)
-    mp4 = mp4_seconds(local) if local is not None else None
-    expected = promised / fps if mp4 is None else mp4[0]
-    grace = max(_FRAMES_OF_GRACE / fps, _SHARE_OF_GRACE * expected)
-    if mp4 is not None and mp4[1] - mp4[0] <= grace:
-        return counted  # it hides nothing
-    whole = is_whole_matroska(local) if local is not None else None
-    if whole is not False:
-        grace = max(grace, gap)
-    end = last + 1 / fps
-    # Where the file is whole, it is the sound that is longer.
-    return f" ({end:.1f} s of {expected:.1f} s)" if expected - end > grace and not whole else ""
 
 
 def _cv2() -> Any:
