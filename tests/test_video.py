@@ -27,7 +27,8 @@ from densecli.places import Here
 from densecli.sinks.video import OverlayVideos
 from densecli.sinks.video import write as write_video
 from densecli.sources.collecting import Collection, Item, Problem
-from densecli.sources.video import DECODERS, Frame, default_decoder, frames, promised_frames
+from densecli.sources.video import DECODERS, default_decoder, frames, promised_frames
+from densecli.sources.video_frame import Frame
 
 WIDTH, HEIGHT, COUNT = 96, 64, 24
 both = pytest.mark.parametrize("decoder", DECODERS)
@@ -237,6 +238,17 @@ def damage(path: Path, packet: int) -> Path:
     data[begin + 8 : begin + size] = bytes(size - 8)
     path.write_bytes(data)
     return path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [(".mkv", "libx264"), (".mp4", "libx264"), (".webm", "libvpx-vp9"), (".avi", "mjpeg")],
+)
+def test_a_damaged_picture_costs_those_that_are_made_of_it(suffix: str, codec: str, tmp_path: Path) -> None:
+    path = damage(make(tmp_path / f"clip{suffix}", codec=codec), 8)
+    good, message = good_and_error(path, "pyav")  # each under its own number
+    assert set(range(12, COUNT)) < set(good) and set(range(6)) < set(good) and len(good) < COUNT
+    assert "is damaged" in message and f"the {len(good)} frames around that are good" in message
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9"), (".avi", "mjpeg")])

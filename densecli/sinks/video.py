@@ -22,7 +22,7 @@ from densecli.places import Place
 from densecli.sinks import overlay
 from densecli.sinks.ownership import refuse_foreign_video
 from densecli.sources.own_outputs import TAIL_BYTES, marked, video_mark
-from densecli.sources.video import is_hd
+from densecli.sources.video_pyav import is_hd
 from densecli.wording import shown_name
 
 _DEFAULT_FPS = 25.0

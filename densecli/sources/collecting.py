@@ -17,7 +17,8 @@ from densecli.sources.inputs import Inputs
 from densecli.sources.reading import read_image
 from densecli.sources.tree_names import safe_folders
 from densecli.sources.urls import local_path
-from densecli.sources.video import Frame, frames, promised_frames
+from densecli.sources.video import frames, promised_frames
+from densecli.sources.video_frame import Frame
 from densecli.sources.walking import Entry, Skipped, Trouble
 from densecli.wording import reason_of, shown_name
 

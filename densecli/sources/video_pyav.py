@@ -1,0 +1,114 @@
+"""Frames of a video by PyAV: it reads all that FFmpeg does, from open files too, and says what is damaged."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from densecli.errors import InputError
+from densecli.sources.lost_pictures import Loss, Numbers
+from densecli.sources.missing_frames import FRAMES_OF_GRACE, SHARE_OF_GRACE
+from densecli.sources.video_frame import Frame, broken, unopenable
+from densecli.wording import reason_of, shown_name
+
+
+def read_pyav(name: str, source: Any, every: int, stack: ExitStack) -> Generator[Frame, None, None]:
+    """Frames by PyAV. source: a path, an http URL or an open file."""
+    import av
+
+    shown = shown_name(name)
+    try:
+        container = stack.enter_context(av.open(source, mode="r"))
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise unopenable(shown, error) from error
+    if not container.streams.video:
+        raise InputError(f"{shown}: has no pictures (a sound file?); give a video")
+    stream = container.streams.video[0]
+    fps = float(stream.average_rate) if stream.average_rate else None
+    numbers, good, end, incomplete = Numbers(fps), 0, None, False
+    failure: Exception | None = None
+    loss, resumed = Loss(), False
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                break
+            incomplete |= packet.is_corrupt
+            decoded = packet.decode()
+            loss.decoded(packet)
+        except av.error.EOFError:
+            break
+        except (av.error.FFmpegError, OSError) as problem:
+            failure = failure or problem
+            if not isinstance(problem, av.error.InvalidDataError):
+                break
+            loss.begins()
+            numbers.skip()
+            continue
+        for picture in decoded:
+            incomplete |= picture.is_corrupt
+            was_open = loss.is_open
+            if picture.is_corrupt or loss.spoils(picture):
+                numbers.skip()
+                continue
+            resumed |= was_open and not loss.is_open
+            begin = None
+            if picture.pts is not None and picture.time_base is not None:
+                begin = float(picture.pts * picture.time_base)
+                end = begin + float((picture.duration or 0) * picture.time_base)
+            number = numbers.take(begin, was_open)
+            good += 1
+            if number % every == 0:
+                yield Frame(number, fps, _PyavPixels(picture), threading.Lock())
+    if failure is not None:
+        raise broken(shown, good, f"is damaged: {reason_of(failure)}", "around that" if resumed else "before")
+    expected = _expected_end(container, stream)
+    if expected is not None and end is not None and fps:
+        missing = expected - end
+        if missing > max(FRAMES_OF_GRACE / fps, SHARE_OF_GRACE * expected):
+            raise broken(shown, good, f"is cut off ({end:.1f} s of {expected:.1f} s)")
+    if incomplete or good == 0:
+        raise broken(shown, good, "is damaged or cut off")
+
+
+def is_hd(height: int) -> bool:
+    """Whether colours are BT.709's where a file says nothing about them, as players take it; else they are BT.601's."""
+    return height >= 720
+
+
+class _PyavPixels:
+    """Conversion of one decoded picture (which costs half of its pixels' memory) to upright RGB."""
+
+    def __init__(self, picture: Any) -> None:
+        self._picture = picture
+
+    def __call__(self) -> np.ndarray:
+        picture = self._picture
+        options: dict[str, Any] = {}
+        if picture.format.name.startswith(("yuv", "nv")):
+            known = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}.get(int(picture.colorspace))
+            options["src_colorspace"] = known or ("ITU709" if is_hd(picture.height) else "ITU601")
+        pixels = picture.to_ndarray(format="rgb24", **options)
+        turns = round(picture.rotation / 90) % 4  # counter-clockwise, as numpy turns
+        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else np.ascontiguousarray(pixels)
+
+
+def _expected_end(container: Any, stream: Any) -> float | None:
+    """When the pictures should end, in seconds; None where the container does not say."""
+    if stream.duration is not None:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    written = next((value for key, value in stream.metadata.items() if key.upper().startswith("DURATION")), None)
+    if written is not None:  # Matroska: 00:00:04.120000000
+        try:
+            hours, minutes, seconds = written.split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        except ValueError:
+            return None
+    if container.duration is not None and len(container.streams) == 1:  # else the sound may be longer
+        return float(((container.start_time or 0) + container.duration) / 1_000_000)
+    return None
