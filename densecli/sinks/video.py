@@ -23,7 +23,7 @@ from densecli.sinks import overlay
 from densecli.sinks.ownership import refuse_foreign_video
 from densecli.sources.own_outputs import TAIL_BYTES, marked, video_mark
 from densecli.sources.video_pyav import is_hd
-from densecli.wording import shown_name
+from densecli.wording import reason_of, shown_name
 
 _DEFAULT_FPS = 25.0
 _AHEAD = 32
@@ -166,8 +166,14 @@ def _pictures(frames: list[Path], place: Place) -> Iterator[np.ndarray]:
     for number, frame in enumerate(frames):
         if number % _AHEAD == 0:
             place.bring_all(frames[number : number + _AHEAD])
-        with Image.open(frame) as image:
-            picture = image.convert("RGB")
+        try:
+            with Image.open(frame) as image:
+                picture = image.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow's, of what is no picture any more
+            raise OutputError(
+                f"{place.shown(frame)}: is damaged ({reason_of(error)}), so its video is missing; remove it and run "
+                "again, which makes it anew"
+            ) from error
         place.let_go(frame)
         size = size or picture.size
         if picture.size != size:

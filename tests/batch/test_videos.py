@@ -64,3 +64,37 @@ def test_overlay_videos_are_known_wherever_they_are(
         collection = Collection([given], output_dir="elsewhere")
         assert [item.name.removesuffix("#0") for item in collection] == [f"{given}/my_overlay.mp4"]
         assert collection.skipped == {"densecli output": 1}
+
+
+# --- pictures that are damaged ---------------------------------------------------------------------------------------
+
+
+def test_a_torn_picture_is_made_anew(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a crash leaves it."""
+    run(batch_job(video, kinds=KINDS))
+    torn = Path("out/clip/frame_000001_overlay.png")
+    before = torn.read_bytes()
+    torn.write_bytes(before[: len(before) // 2])
+    outcome = run(batch_job(video, kinds=KINDS))
+    assert (outcome.done, outcome.complete, outcome.exit_code) == (1, 2, 0)
+    assert torn.read_bytes() == before and frames_of(Path("out/clip_overlay.mp4")) == 3
+
+
+def test_a_damaged_picture_costs_its_video_only(
+    video: Path, photo: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip(Path("other.mp4"), photo, 2)
+    job = batch_job(video, "other.mp4", kinds=KINDS, report=True)
+    run(job)
+    for name in ("clip_overlay.mp4", "other_overlay.mp4", "report.html"):
+        Path("out", name).unlink()
+    damaged = Path("out/clip/frame_000001_overlay.png")
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
+    damaged.write_bytes(data)
+    assert run(job).exit_code == 3
+    assert "error: out/clip/frame_000001_overlay.png: is damaged (" in capsys.readouterr().err
+    assert frames_of(Path("out/other_overlay.mp4")) == 2 and Path("out/report.html").exists()
+    assert not Path("out/clip_overlay.mp4").exists()
+    damaged.unlink()
+    assert run(job).exit_code == 0 and frames_of(Path("out/clip_overlay.mp4")) == 3
