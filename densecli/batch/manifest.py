@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -204,6 +204,11 @@ class Record:
         met: keys of the output names of this run; an input may have two there, from two lists.
         """
         return {_key(entry) for entry in self._named() if self._is_renamed(entry) and _key(entry) not in met}
+
+    def outdated(self, is_outdated: Callable[[str, dict[str, Any]], bool]) -> set[int]:
+        """Keys of output names of frames of videos that were replaced since, by a video's output name and the line."""
+        frames = (entry for entry in self._named() if entry.get("frame") is not None)
+        return {_key(entry) for entry in frames if is_outdated(str(entry.get("stem")).rpartition("/")[0], entry)}
 
     def of_keys(self, keys: Container[int]) -> Iterator[dict[str, Any]]:
         """The latest lines of some output names."""

@@ -35,6 +35,8 @@ _CODECS = (("libx264", {"crf": "18", "preset": "veryfast"}), ("mpeg4", {"q:v": "
 
 @dataclass
 class _Video:
+    state: object
+    rank: tuple[int, float]
     fps: float
     numbers: array[int] = field(default_factory=lambda: array("I"))
     """Four bytes a frame: a long video has a million."""
@@ -50,15 +52,29 @@ class OverlayVideos:
         self.failed: list[OutputError] = []
         """Why videos could not be written, after `finish`."""
 
-    def add(self, video_stem: str, frame: int, fps: float | None) -> bool:
+    def add(
+        self,
+        video_stem: str,
+        frame: int,
+        fps: float | None,
+        state: object = None,
+        rank: tuple[int, float] = (0, 0.0),
+    ) -> bool:
         """The overlay picture of a frame is there, of this run or of an earlier one. In any order.
 
-        Returns whether it is the first one of its video.
+        state: of the video's file; where it changed, frames of the highest rank are shown, as a video that was
+        replaced may be shorter. Returns whether it is the first one of its video.
         """
         with self._lock:
-            numbers = self._videos.setdefault(video_stem, _Video(fps or _DEFAULT_FPS)).numbers
-            numbers.append(frame)
-            return len(numbers) == 1
+            video = self._videos.get(video_stem)
+            if video is None or (video.state != state and video.rank < rank):
+                video = self._videos[video_stem] = _Video(state, rank, fps or _DEFAULT_FPS)
+            elif video.state != state:
+                return False
+            elif video.rank < rank:
+                video.rank, video.fps = rank, fps or _DEFAULT_FPS
+            video.numbers.append(frame)
+            return len(video.numbers) == 1
 
     def refuse_foreign(self, video_stem: str) -> None:
         """Raise OutputError where the video would take the place of something that densecli did not write."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from densecli.places import Here
+from densecli.sinks.images import save_png
+from densecli.sinks.video import OverlayVideos
 from densecli.sources.collecting import Collection
 from tests.batch.conftest import batch_job, run
-from tests.batch.test_spanning import clip, frames_of
+from tests.batch.test_spanning import clip, frames_of, pictures_of
 from tests.test_video import without_pyav
 
 KINDS = ("overlay", "json")
@@ -64,6 +68,52 @@ def test_overlay_videos_are_known_wherever_they_are(
         collection = Collection([given], output_dir="elsewhere")
         assert [item.name.removesuffix("#0") for item in collection] == [f"{given}/my_overlay.mp4"]
         assert collection.skipped == {"densecli output": 1}
+
+
+# --- which frames are in them ----------------------------------------------------------------------------------------
+
+
+def test_frames_that_only_an_earlier_run_over_shards_took_are_not_in_the_video(
+    tmp_path: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip(Path("clip.mp4"), photo, 10)
+    shown = []
+    for every, most in ((1, None), (5, None), (1, 4)):
+        for part in (1, 2):
+            run(batch_job("clip.mp4", kinds=KINDS, shard=(part, 2), every=every, max_frames=most))
+        capture = cv2.VideoCapture("out/clip_overlay.mp4")
+        shown.append((frames_of(Path("out/clip_overlay.mp4")), capture.get(cv2.CAP_PROP_FPS)))
+    assert shown == [(10, pytest.approx(10)), (2, pytest.approx(2)), (4, pytest.approx(10))]
+
+
+@pytest.mark.parametrize("shard", [None, (1, 1)])
+def test_a_video_that_was_replaced_by_a_shorter_one(
+    shard: tuple[int, int] | None, video: Path, photo: np.ndarray
+) -> None:
+    job = batch_job(video, kinds=(*KINDS, "coco", "yolo", "labelme"), report=True, shard=shard)
+    run(job)
+    video.unlink()
+    clip(video, photo[:, ::-1], 2)
+    assert run(job).done == 2
+    assert pictures_of(Path("out")) == ["frame_000000.png", "frame_000001.png"]
+    for folder in ("dataset_images", "yolo/images", "yolo/labels", "labelme"):
+        assert len([path for path in Path("out", folder).rglob("*") if path.is_file()]) == 2, folder
+    assert frames_of(Path("out/clip_overlay.mp4")) == 2
+    report = Path("out/report.html").read_text()
+    assert "clip.mp4#1" in report and "clip.mp4#2" not in report
+
+
+def test_the_video_shows_the_file_that_was_there_last(tmp_path: Path) -> None:
+    """As with --watch, where frames of the one and the other come from the same run, in any order."""
+    (tmp_path / "clip").mkdir()
+    for number in range(4):
+        save_png(np.full((16, 16, 3), 60 * number, np.uint8), tmp_path / "clip" / f"frame_{number:06d}_overlay.png")
+    videos = OverlayVideos(Here(tmp_path))
+    for number, fps, index in ((0, 25.0, 0), (0, 5.0, 4), (3, 25.0, 3), (1, 5.0, 5)):
+        videos.add("clip", number, fps, f"at {fps} a second", (1, index))
+    (path,) = videos.finish()
+    assert frames_of(path) == 2 and cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS) == pytest.approx(5)
 
 
 # --- pictures that are damaged ---------------------------------------------------------------------------------------
