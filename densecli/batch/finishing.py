@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densecli.batch.job import BatchJob
-from densecli.batch.manifest import Record, key_of, manifest_paths
+from densecli.batch.manifest import Record, key_of, key_of_input, manifest_paths
 from densecli.batch.outputs import relative, source_of
 from densecli.batch.workers import Description
 from densecli.console import Console
@@ -58,6 +58,8 @@ class Spanning:
         self._videos = False
         self._met: set[int] = set()
         """Keys of the output names of all inputs of this run."""
+        self._mended: set[int] = set()
+        """Keys of inputs whose failure, which this run recorded, is none any more."""
         self._states: dict[str, tuple[int, tuple[Any, ...]]] = {}
         """By a video's output name: the running number of its last frame, and the state of its file then."""
 
@@ -79,6 +81,14 @@ class Spanning:
         self._met.add(key_of(item.stem))
         if item.video_stem is not None and self._states.get(item.video_stem, (-1,))[0] < item.index:
             self._states[item.video_stem] = (item.index, self._state(item.size, item.mtime_ns))
+
+    def failed(self, name: str) -> None:
+        """An input that has no outputs failed."""
+        self._mended.discard(key_of_input(name))
+
+    def mended(self, name: str) -> None:
+        """It did not any more."""
+        self._mended.add(key_of_input(name))
 
     def ended(self, item: Item, console: Console) -> None:
         """An input is recorded as done, now or by an earlier run."""
@@ -107,7 +117,7 @@ class Spanning:
         job = self._job
         # A shard does not see what the others have met.
         gone = set() if job.shard else record.renamed(self._met)
-        gone |= record.outdated(self._is_outdated) if self._states else set()
+        gone |= self._mended | (record.outdated(self._is_outdated) if self._states else set())
         for entry in record.entries(renamed=gone) if self._datasets.kinds or job.shard else ():
             if entry.get("status") != "done":
                 continue

@@ -127,6 +127,11 @@ def key_of(stem: str) -> int:
     return _key({"stem": stem})
 
 
+def key_of_input(name: str) -> int:
+    """The key of failures of an input that has no outputs."""
+    return _key({"input": name})
+
+
 def _key(entry: dict[str, Any]) -> int:
     """What a line is about: the output name, which one input owns; failures that have none, by input."""
     name = entry.get("stem")

@@ -137,6 +137,8 @@ class _Run:
         """Lines by output name of inputs on their way that get the same masks again, for other kinds to be saved."""
         self.done_since: dict[str, dict[str, Any]] = {}
         """Lines of this run by output name, where files are looked at again and again and may change more than once."""
+        self.failing: set[str] = set()
+        """Inputs that failed, of the same."""
         self.began = time.time()
 
     def run(self) -> Outcome:
@@ -241,6 +243,7 @@ class _Run:
                 if self.job.watch:
                     self.done_since[event.item.stem] = line
                 self.outcome.done += 1
+                self._mended(event.item.name, progress)
                 self.spanning.ended(event.item, self.console)
                 progress.done += 1
                 if event.item.stem in self.redoing:
@@ -248,9 +251,12 @@ class _Run:
                     self.outcome.redone += 1
                 with self._heard():
                     self.messages.done(event, line, map(self.place.shown, event.outputs.values()))
+            elif isinstance(event, collecting.Mended):
+                self.spanning.mended(without_password(event.name))
+                self._mended(event.name, progress)
             else:
                 self._fail(event, manifest)
-                progress.failed += 1
+                progress.failed = self.outcome.failed
                 if not stopping and (self.job.fail_fast or self.hopeless):
                     stopping = True
                     pipeline.stop()
@@ -293,7 +299,11 @@ class _Run:
         error, text = event.error, messages.reason(event)
         if isinstance(event.item, collecting.Item):
             self.spanning.met(event.item)
-        self.outcome.failed += 1
+        else:
+            self.spanning.failed(without_password(event.item.name))
+        self.outcome.failed += event.item.name not in self.failing
+        if self.job.watch:
+            self.failing.add(event.item.name)
         self.redoing.discard(getattr(event.item, "stem", ""))
         self.as_before.pop(getattr(event.item, "stem", ""), None)
         if not isinstance(error, errors.EnvironmentProblem):
@@ -311,6 +321,14 @@ class _Run:
         if self.console.json:
             with self._heard():
                 self.console.result("", to_line(entry))
+
+    def _mended(self, name: str, progress: Progress) -> None:
+        """An input that failed, before all of it had arrived, does not any more."""
+        if name in self.failing:
+            self.failing.remove(name)
+            self.outcome.failed -= 1
+            progress.failed = self.outcome.failed
+            self.messages.mended(name)
 
     @contextlib.contextmanager
     def _heard(self) -> Iterator[None]:

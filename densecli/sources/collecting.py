@@ -85,8 +85,17 @@ class Problem:
     index: int
 
 
+@dataclass(frozen=True)
+class Mended:
+    """A Problem of this name, told at an earlier look, is none any more, or the video is read anew."""
+
+    name: str
+
+
 class Collection:
     """Items and Problems in order; iterate once. Nothing is listed, opened or decoded before it is asked for.
+
+    Where files are looked at again and again, Mended too.
 
     every, max_frames: of each video, every N-th frame and at most so many. shard: (I, N), I from 1 to N: the I-th of N
     parts. poll_seconds: look again and again, without an end: files are given once complete, and again when they were
@@ -112,6 +121,8 @@ class Collection:
         self._recursive, self._every, self._max_frames, self._shard = recursive, every, max_frames, shard
         self._poll_seconds, self._decoder = poll_seconds, decoder
         self._fresh_output = _if_fresh(output_dir)
+        self._told: set[str] = set()
+        """Names of the Problems that stand, where files are looked at again and again."""
         self._skipped = Skipped(fresh_output=self._fresh_output)
         self._stopped = threading.Event()
 
@@ -157,14 +168,16 @@ class Collection:
                 total += 1
         return total
 
-    def __iter__(self) -> Iterator[Item | Problem]:
+    def __iter__(self) -> Iterator[Item | Problem | Mended]:
         running = itertools.count()
         entries = self._entries(self._skipped) if self._poll_seconds is None else self._watched(self._poll_seconds)
         for entry in entries:
             if self._stopped.is_set():
                 return
             if isinstance(entry, Trouble):
-                found: Iterator[Item | Problem] = iter([Problem(entry.name, entry.error, next(running))])
+                found: Iterator[Item | Problem | Mended] = iter([Problem(entry.name, entry.error, next(running))])
+            elif isinstance(entry, Mended):
+                found = iter([entry])
             elif entry.is_video:
                 found = self._frames(entry, running)
             else:
@@ -172,7 +185,11 @@ class Collection:
                 item = Item(entry.name, stem, entry.size, entry.mtime_ns, None, entry.path, next(running))
                 found = iter([item])
             for item_or_problem in found:
-                if self._is_mine(item_or_problem):
+                if isinstance(item_or_problem, Mended):
+                    self._told.discard(item_or_problem.name)
+                elif isinstance(item_or_problem, Problem) and self._poll_seconds is not None:
+                    self._told.add(item_or_problem.name)
+                if isinstance(item_or_problem, Mended) or self._is_mine(item_or_problem):
                     yield item_or_problem
                 elif isinstance(item_or_problem, Item):
                     item_or_problem.discard()
@@ -188,7 +205,9 @@ class Collection:
         part, parts = self._shard
         return zlib.crc32(text.encode("utf-8", "surrogatepass")) % parts == part - 1
 
-    def _frames(self, entry: Entry, running: Iterator[int]) -> Iterator[Item | Problem]:
+    def _frames(self, entry: Entry, running: Iterator[int]) -> Iterator[Item | Problem | Mended]:
+        if entry.name in self._told:
+            yield Mended(entry.name)
         try:
             for frame in frames(entry.path, every=self._every, max_frames=self._max_frames, decoder=self._decoder):
                 yield Item(
@@ -212,18 +231,22 @@ class Collection:
         """Files in order, videos whole."""
         yield from Inputs(self._inputs, self._recursive, skipped).entries()
 
-    def _watched(self, poll_seconds: float) -> Iterator[Entry | Trouble]:
+    def _watched(self, poll_seconds: float) -> Iterator[Entry | Trouble | Mended]:
         """Files as they become complete: when size and time were the same at two looks in a row."""
+        places: set[str] = set()
+        """Names of Troubles that were told."""
         done: dict[int, int] = {}
         pending: dict[int, int] = {}
         while not self._stopped.is_set():
             skipped = Skipped(fresh_output=self._fresh_output)
             standing: dict[int, int] = {}
+            troubled: set[str] = set()
             for entry in self._entries(skipped):
                 if self._stopped.is_set():
                     return
                 if isinstance(entry, Trouble):
                     key, state = hash(entry.name), hash(str(entry.error))
+                    troubled.add(entry.name)
                 else:
                     key, state = hash(entry.path), hash((entry.size, entry.mtime_ns))
                 if done.get(key) == state:
@@ -231,7 +254,12 @@ class Collection:
                 standing[key] = state
                 if pending.get(key) == state:
                     done[key] = state
+                    if isinstance(entry, Trouble):
+                        places.add(entry.name)
                     yield entry
+            for name in places - troubled:
+                places.remove(name)
+                yield Mended(name)
             pending = standing
             self._skipped.counts = skipped.counts
             self._stopped.wait(poll_seconds)

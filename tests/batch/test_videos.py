@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +18,7 @@ from densecli.sinks.images import save_png
 from densecli.sinks.video import OverlayVideos
 from densecli.sources.collecting import Collection
 from tests.batch.conftest import batch_job, run
+from tests.batch.test_runs import interrupt_when
 from tests.batch.test_spanning import clip, frames_of, pictures_of
 from tests.test_video import without_pyav
 
@@ -114,6 +119,39 @@ def test_the_video_shows_the_file_that_was_there_last(tmp_path: Path) -> None:
         videos.add("clip", number, fps, f"at {fps} a second", (1, index))
     (path,) = videos.finish()
     assert frames_of(path) == 2 and cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS) == pytest.approx(5)
+
+
+# --- files that arrive slowly ----------------------------------------------------------------------------------------
+
+
+def test_what_failed_while_it_arrived_is_no_failure_in_the_end(
+    video: Path, photo: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = video.read_bytes()
+    video.write_bytes(data[:2000])
+
+    def arrive() -> bool:
+        failed = [line for line in lines() if line["status"] == "failed"]
+        if len(failed) == 3 and not Path("sub/a.png").exists():  # a video, a pattern, a picture
+            video.write_bytes(data)
+            save_png(photo, Path("sub/a.png"))
+            save_png(photo, Path("b.png"))
+        return sum(line["status"] == "done" for line in lines()) == 5
+
+    Path("sub").mkdir()
+    Path("b.png").write_bytes(b"\x89PNG")
+    interrupt_when(arrive, signal.SIGINT)
+    job = batch_job("clip.mp4", "b.png", "sub/*.png", kinds=KINDS, report=True, watch=True, poll_seconds=0.1)
+    outcome = run(job, quiet=False)
+    assert (outcome.done, outcome.failed) == (5, 0)
+    assert "failed" not in capsys.readouterr().err.splitlines()[-1]
+    report = Path("out/report.html").read_text()
+    assert "nothing matches" not in report and "is not a video" not in report and "sub/a.png" in report
+
+
+def lines() -> list[dict[str, Any]]:
+    with Path("out/manifest.jsonl").open() if Path("out/manifest.jsonl").exists() else io.StringIO() as file:
+        return [json.loads(line) for line in file if line.endswith("\n")]
 
 
 # --- pictures that are damaged ---------------------------------------------------------------------------------------
