@@ -125,6 +125,30 @@ def test_colours_of_overlay_videos_are_true(scale: int, decoder: str, tmp_path: 
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "red", "blue"), [("bt709", 0.2126, 0.0722), ("fcc", 0.30, 0.11), ("bt2020nc", 0.2627, 0.0593)]
+)
+def test_colours_by_the_matrix_that_the_file_names(name: str, red: float, blue: float, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    wanted = np.array([200, 30, 40])
+    luma = float(wanted @ (red, 1 - red - blue, blue))
+    planes = (
+        16 + 219 / 255 * luma,
+        128 + 224 / 255 * (wanted[2] - luma) / (2 - 2 * blue),
+        128 + 224 / 255 * (wanted[0] - luma) / (2 - 2 * red),
+    )
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(10), options={"x264-params": f"colormatrix={name}"})
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        frame = av.VideoFrame(1280, 720, "yuv420p")
+        for plane, value in zip(frame.planes, planes, strict=True):
+            plane.update(bytes([round(value)]) * plane.buffer_size)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    pixels = next(iter(frames(str(path), decoder="pyav"))).load("x").pixels
+    assert np.abs(pixels[360, 640].astype(int) - wanted).max() <= 3
+
+
 # What the track header of an mp4 says (16.16 fixed point, 2×2 part), and quarter turns clockwise to show it.
 MATRICES = {0: (1, 0, 0, 1), 1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1, 0)}
 

@@ -15,6 +15,13 @@ from densecli.sources.missing_frames import FRAMES_OF_GRACE, SHARE_OF_GRACE
 from densecli.sources.video_frame import Frame, broken, unopenable
 from densecli.wording import reason_of, shown_name
 
+# As numbers: older PyAV has no names for some.
+_ITU709, _FCC, _ITU601, _SMPTE240M, _BT2020 = 1, 4, 5, 7, 9
+_MATRICES = {
+    1: _ITU709, 4: _FCC, 5: _ITU601, 6: _ITU601, 7: _SMPTE240M, 9: _BT2020, 10: _BT2020,
+}  # fmt: skip
+"""libswscale's numbers of matrices, by those of ITU-T H.273; 10 is BT.2020's of constant luminance, which it lacks."""
+
 
 def read_pyav(name: str, source: Any, every: int, stack: ExitStack) -> Generator[Frame, None, None]:
     """Frames by PyAV. source: a path, an http URL or an open file."""
@@ -91,8 +98,8 @@ class _PyavPixels:
         picture = self._picture
         options: dict[str, Any] = {}
         if picture.format.name.startswith(("yuv", "nv")):
-            known = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}.get(int(picture.colorspace))
-            options["src_colorspace"] = known or ("ITU709" if is_hd(picture.height) else "ITU601")
+            usual = _ITU709 if is_hd(picture.height) else _ITU601
+            options["src_colorspace"] = _MATRICES.get(int(picture.colorspace), usual)
         pixels = picture.to_ndarray(format="rgb24", **options)
         turns = round(picture.rotation / 90) % 4  # counter-clockwise, as numpy turns
         return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else np.ascontiguousarray(pixels)
