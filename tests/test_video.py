@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import partial
@@ -153,19 +154,44 @@ def test_colours_by_the_matrix_that_the_file_names(name: str, red: float, blue: 
 MATRICES = {0: (1, 0, 0, 1), 1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1, 0)}
 
 
+def displayed(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """Make an MP4 say that it is to be shown by this matrix."""
+    data = bytearray(path.read_bytes())
+    place = data.index(struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), data.index(b"tkhd"))
+    a, b, c, d = (value << 16 for value in matrix)
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
 @both
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_rotation_of_phones(quarters: int, decoder: str, tmp_path: Path) -> None:
-    path = make(tmp_path / "clip.mp4", count=4)
-    data = bytearray(path.read_bytes())
-    place = data.index(struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), data.index(b"tkhd"))
-    a, b, c, d = (value << 16 for value in MATRICES[quarters])
-    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(data)
+    path = displayed(make(tmp_path / "clip.mp4", count=4), MATRICES[quarters])
     for frame in frames(str(path), decoder=decoder):
         pixels = frame.load("x").pixels
         assert pixels.shape == ((WIDTH, HEIGHT, 3) if quarters % 2 else (HEIGHT, WIDTH, 3))
         assert number_of(np.rot90(pixels, quarters)) == frame.number  # turned back, counter-clockwise
+
+
+@pytest.mark.parametrize(
+    ("matrix", "back"),
+    [
+        ((-1, 0, 0, 1), lambda pixels: pixels[:, ::-1]),
+        ((1, 0, 0, -1), lambda pixels: pixels[::-1]),
+        ((0, 1, 1, 0), lambda pixels: pixels.transpose(1, 0, 2)),
+        ((0, -1, -1, 0), lambda pixels: pixels[::-1, ::-1].transpose(1, 0, 2)),
+    ],
+)
+def test_pictures_that_are_to_be_shown_mirrored(
+    matrix: tuple[int, int, int, int], back: Callable[[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    """As front cameras write them. (OpenCV turns, and does not mirror.)"""
+    path = displayed(make(tmp_path / "clip.mp4", count=4), matrix)
+    for frame in frames(str(path), decoder="pyav"):
+        pixels = back(frame.load("x").pixels)
+        assert number_of(pixels) == frame.number
+        assert pixels[50, 20, 0] > 150 > pixels[50, 70, 0]  # red left
 
 
 # --- damage ----------------------------------------------------------------------------------------------------------

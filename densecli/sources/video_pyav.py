@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Generator
 from contextlib import ExitStack
@@ -101,8 +102,21 @@ class _PyavPixels:
             usual = _ITU709 if is_hd(picture.height) else _ITU601
             options["src_colorspace"] = _MATRICES.get(int(picture.colorspace), usual)
         pixels = picture.to_ndarray(format="rgb24", **options)
-        turns = round(picture.rotation / 90) % 4  # counter-clockwise, as numpy turns
-        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else np.ascontiguousarray(pixels)
+        return np.ascontiguousarray(_as_displayed(pixels, picture))
+
+
+def _as_displayed(pixels: np.ndarray, picture: Any) -> np.ndarray:
+    """H×W×3 turned, and flipped, as the file says; by quarter turns. (PyAV's `rotation` knows no flip.)"""
+    side_data = picture.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return pixels
+    # A point (x, y) is shown at (ax + cy, bx + dy).
+    a, b, _, c, d = struct.unpack("=9i", bytes(side_data))[:5]
+    if abs(b) > abs(a):
+        pixels, across, down = pixels.transpose(1, 0, 2), c, b
+    else:
+        across, down = a, d
+    return pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
 
 
 def _expected_end(container: Any, stream: Any) -> float | None:
