@@ -25,8 +25,9 @@ from PIL import Image
 
 from densecli.errors import InputError
 from densecli.places import Here
+from densecli.sinks.shown_frames import ShownFrame, Timing
 from densecli.sinks.video import OverlayVideos
-from densecli.sinks.video import write as write_video
+from densecli.sinks.video_writing import write as write_video
 from densecli.sources.collecting import Collection, Item, Problem
 from densecli.sources.video import DECODERS, default_decoder, frames, promised_frames
 from densecli.sources.video_frame import Frame
@@ -115,7 +116,7 @@ def test_colours_of_overlay_videos_are_true(scale: int, decoder: str, tmp_path: 
     pixels = picture(0).repeat(scale, axis=0).repeat(scale, axis=1)
     Image.fromarray(pixels).save(tmp_path / "0.png")
     path = tmp_path / "clip.mp4"
-    write_video([tmp_path / "0.png"] * 2, path, 12.5, Here(tmp_path))
+    write_video([tmp_path / "0.png"] * 2, path, Timing(12.5), Here(tmp_path))
     pixels = next(iter(frames(str(path), decoder=decoder))).load("x").pixels
     assert (
         np.abs(pixels[40 * scale : 60 * scale, 8 * scale : 40 * scale].reshape(-1, 3).mean(0) - (200, 30, 40)).max() < 5
@@ -573,7 +574,7 @@ def test_overlay_video_plays_back_in_order_at_its_rate(tmp_path: Path) -> None:
     overlays(tmp_path / "a" / "clip", [5])  # of an earlier run with other frames
     videos = OverlayVideos(Here(tmp_path))
     for number in (20, 0, 30, 10, 40):  # 40 failed: it has no overlay
-        videos.add("a/clip", number, 6.0)
+        videos.add("a/clip", ShownFrame(number, 6.0))
     (path,) = videos.finish()
     assert path == tmp_path / "a" / "clip_overlay.mp4"
     shown = list(frames(str(path)))
@@ -590,7 +591,7 @@ def test_overlay_video_is_made_again_only_where_something_changed(tmp_path: Path
     def run() -> int:
         videos = OverlayVideos(Here(tmp_path))
         for number in range(3):
-            videos.add("clip", number, None)
+            videos.add("clip", ShownFrame(number))
         (path,) = videos.finish()
         return path.stat().st_ino
 
@@ -613,7 +614,7 @@ def test_overlay_video_of_other_frames_than_the_last_run_took(
     def run(every: int, most: int = 6) -> tuple[list[int], float, int]:
         videos = OverlayVideos(Here(tmp_path))
         for number in list(range(0, 6, every))[:most]:
-            videos.add("clip", number, fps and fps / every)
+            videos.add("clip", ShownFrame(number, fps and fps / every))
         (path,) = videos.finish()
         shown = list(frames(str(path), decoder="opencv"))
         numbers = [number_of(frame.load("x").pixels) for frame in shown]
@@ -643,10 +644,66 @@ def test_overlay_video_of_odd_and_changing_size(
         without_pyav(monkeypatch)
     overlays(tmp_path, [0, 1], (WIDTH + 1, HEIGHT + 1))
     overlays(tmp_path, [2], (WIDTH // 2, HEIGHT // 2))
-    write_video(sorted(tmp_path.glob("*.png")), tmp_path / "v.mp4", 12.5, Here(tmp_path))
+    write_video(sorted(tmp_path.glob("*.png")), tmp_path / "v.mp4", Timing(12.5), Here(tmp_path))
     capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
     shapes = []
     while (read := capture.read())[0]:
         shapes.append(read[1].shape)
     assert shapes == [(HEIGHT + 2, WIDTH + 2, 3)] * 3
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
+
+
+@pytest.mark.parametrize("with_pyav", [True, False])
+def test_overlay_video_of_a_video_of_variable_rate(
+    with_pyav: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_at(tmp_path / "clip.mp4", UNSTEADY, "libx264")
+    shown = list(frames(str(path), decoder="pyav" if with_pyav else "opencv"))
+    assert [frame.seconds for frame in shown] == pytest.approx(UNSTEADY, abs=0.001)
+    if not with_pyav:
+        without_pyav(monkeypatch)
+    overlays(tmp_path / "clip", list(range(len(shown))))
+
+    def run() -> float:
+        videos = OverlayVideos(Here(tmp_path))
+        for frame in shown:
+            videos.add("clip", ShownFrame(frame.number, frame.fps, frame.seconds))
+        (path,) = videos.finish()
+        return path.stat().st_mtime_ns
+
+    first = run()
+    assert run() == first
+    again = list(frames(str(tmp_path / "clip_overlay.mp4"), decoder="pyav"))
+    assert [number_of(frame.load("x").pixels) for frame in again] == list(range(len(UNSTEADY)))
+    seconds = [frame.seconds for frame in again]
+    if with_pyav:
+        assert seconds == pytest.approx(UNSTEADY, abs=0.001)
+    else:  # OpenCV writes at one rate
+        assert seconds[-1] == pytest.approx(UNSTEADY[-1], abs=0.1)
+
+
+def test_a_frame_that_is_missing_leaves_a_gap_in_the_overlay_video(tmp_path: Path) -> None:
+    overlays(tmp_path / "clip", [0, 1, 2, 6, 7])
+    videos = OverlayVideos(Here(tmp_path))
+    for number in range(8):
+        videos.add("clip", ShownFrame(number, 10.0, number / 10 + 3))
+    (path,) = videos.finish()
+    assert [frame.seconds for frame in frames(str(path))] == pytest.approx([0, 0.1, 0.2, 0.6, 0.7])
+
+
+@pytest.mark.parametrize("quarters", [0, 1])
+def test_pixels_that_are_not_square_stay_so(quarters: int, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(10))
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(64, 45)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(0), format="rgb24")))
+        container.mux(stream.encode(None))
+    (frame,) = frames(str(displayed(path, MATRICES[quarters])), decoder="pyav")
+    assert frame.pixel_aspect == (Fraction(45, 64) if quarters else Fraction(64, 45))
+    overlays(tmp_path / "clip", [0])
+    videos = OverlayVideos(Here(tmp_path))
+    videos.add("clip", ShownFrame(0, 10.0, 0.0, frame.pixel_aspect))
+    (made,) = videos.finish()
+    assert next(frames(str(made), decoder="pyav")).pixel_aspect == frame.pixel_aspect

@@ -22,6 +22,7 @@ from densecli.places import Place
 from densecli.sinks import KINDS
 from densecli.sinks.one_image import put_in_place
 from densecli.sinks.ownership import KEPT
+from densecli.sinks.shown_frames import ShownFrame
 from densecli.sources import local_path
 from densecli.wording import shown_name
 
@@ -96,7 +97,8 @@ class Spanning:
         if item.frame is not None and item.video_stem is not None:
             self._videos = True
             state, rank = self._state(item.size, item.mtime_ns), (1, item.index)
-            is_first = self._overlay_videos.add(item.video_stem, item.frame, item.fps, state, rank)
+            shown = ShownFrame(item.frame, item.fps, item.seconds_in_video, item.pixel_aspect)
+            is_first = self._overlay_videos.add(item.video_stem, shown, state, rank)
             if is_first and "overlay" in self._job.kinds:
                 try:
                     self._overlay_videos.refuse_foreign(item.video_stem)
@@ -127,7 +129,8 @@ class Spanning:
             if frame is not None and job.shard and job.takes(frame):
                 state = self._state(entry.get("size"), entry.get("mtime_ns"))
                 rank = (0, float(entry.get("finished") or 0))
-                self._overlay_videos.add(stem.rpartition("/")[0], frame, entry.get("fps"), state, rank)
+                shown = ShownFrame(frame, entry.get("fps"), entry.get("seconds_in_video"))
+                self._overlay_videos.add(stem.rpartition("/")[0], shown, state, rank)
         if self._datasets.kinds:
             for entry in record.of_keys(gone) if gone else ():
                 stem, frame = str(entry["stem"]), entry.get("frame")

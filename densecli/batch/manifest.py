@@ -3,8 +3,8 @@
 Each line is one JSON object (`densecli/manifest/1`): `input`, `status` (done, failed; skipped, and with --dry-run
 planned, only on stdout), `error`, `seconds` and `masks` (null of what failed), `coverage`, `outputs` (relative to the
 output folder), `size` and `mtime_ns` of the file, `sha256` of the file or of a frame's pixels, `settings` (fingerprint
-of preset, model and precision), `alpha` (of the overlay), `stem`, `source`, `frame` and, of frames, `fps`, `index`,
-`finished` (Unix time).
+of preset, model and precision), `alpha` (of the overlay), `stem`, `source`, `frame` and, of frames, `fps` (with
+every N-th taken) and `seconds_in_video` (from its first frame on; null where unknown), `index`, `finished` (Unix time).
 The last line of an output name counts; shards write files of their own, so that none waits for another.
 """
 

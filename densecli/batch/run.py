@@ -277,7 +277,8 @@ class _Run:
                 "index": item.index,
             }
             if item.frame is not None:
-                entry["fps"] = item.fps
+                at = item.seconds_in_video
+                entry |= {"fps": item.fps, "seconds_in_video": None if at is None else round(at, 6)}
         return entry | {"settings": self.settings, "finished": round(time.time(), 3)}
 
     def _done_entry(self, event: Done) -> dict[str, Any]:

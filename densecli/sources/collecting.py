@@ -8,6 +8,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 from densecli.errors import DensecliError, InputError, UsageError
@@ -51,6 +52,10 @@ class Item:
     """Running number over the whole run, the same in all shards."""
     fps: float | None = None
     """Frames a second of the video, with every N-th frame taken; None of an image or where unknown."""
+    seconds_in_video: float | None = None
+    """When a frame is shown, from the video's first one on; None of an image or where unknown."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width of a pixel over its height; images are taken for square ones."""
     _frame: Frame | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -219,6 +224,8 @@ class Collection:
                     entry.path,
                     next(running),
                     frame.fps / self._every if frame.fps else None,
+                    frame.seconds,
+                    frame.pixel_aspect,
                     frame,
                 )
         except DensecliError as error:

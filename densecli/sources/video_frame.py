@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
@@ -16,7 +17,10 @@ from densecli.wording import reason_of, shown_name
 
 @dataclass
 class Frame:
-    """One frame. number: of the frame in its video, from 0. fps: of the video, None where it does not say."""
+    """One frame. number: of the frame in its video, from 0. fps: of the video, None where it does not say.
+
+    seconds: from the video's first frame on, None where unknown. pixel_aspect: width of a pixel over its height.
+    """
 
     number: int
     fps: float | None
@@ -24,6 +28,8 @@ class Frame:
     _lock: threading.Lock = field(repr=False)
     _pixels: np.ndarray | None = field(default=None, repr=False)
     _discarded: bool = field(default=False, repr=False)
+    seconds: float | None = None
+    pixel_aspect: Fraction = Fraction(1)
 
     def load(self, name: str) -> LoadedImage:
         """The frame as an image, upright; may be called from any thread, also when later frames were read already.

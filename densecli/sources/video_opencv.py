@@ -44,9 +44,10 @@ def read_opencv(name: str, source: Any, every: int, stack: ExitStack) -> Generat
             if not capture.grab():
                 break
             at = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            seconds = at if number == 0 or at > last else None  # what is unknown is 0
             last, gap = at, max(gap, at - last)
             if number % every == 0:
-                current = Frame(number, fps, lambda: _pixels(capture, shown), threading.Lock())
+                current = Frame(number, fps, lambda: _pixels(capture, shown), threading.Lock(), seconds=seconds)
                 yield current
             number += 1
     finally:

@@ -6,6 +6,7 @@ import struct
 import threading
 from collections.abc import Generator
 from contextlib import ExitStack
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ def read_pyav(name: str, source: Any, every: int, stack: ExitStack) -> Generator
         raise InputError(f"{shown}: has no pictures (a sound file?); give a video")
     stream = container.streams.video[0]
     fps = float(stream.average_rate) if stream.average_rate else None
+    start = float((stream.start_time or 0) * stream.time_base)
     numbers, good, end, incomplete = Numbers(fps), 0, None, False
     failure: Exception | None = None
     loss, resumed = Loss(), False
@@ -72,7 +74,14 @@ def read_pyav(name: str, source: Any, every: int, stack: ExitStack) -> Generator
             number = numbers.take(begin, was_open)
             good += 1
             if number % every == 0:
-                yield Frame(number, fps, _PyavPixels(picture), threading.Lock())
+                yield Frame(
+                    number,
+                    fps,
+                    _PyavPixels(picture),
+                    threading.Lock(),
+                    seconds=None if begin is None else begin - start,
+                    pixel_aspect=_pixel_aspect(stream, picture),
+                )
     if failure is not None:
         raise broken(shown, good, f"is damaged: {reason_of(failure)}", "around that" if resumed else "before")
     expected = _expected_end(container, stream)
@@ -107,16 +116,28 @@ class _PyavPixels:
 
 def _as_displayed(pixels: np.ndarray, picture: Any) -> np.ndarray:
     """H×W×3 turned, and flipped, as the file says; by quarter turns. (PyAV's `rotation` knows no flip.)"""
-    side_data = picture.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return pixels
-    # A point (x, y) is shown at (ax + cy, bx + dy).
-    a, b, _, c, d = struct.unpack("=9i", bytes(side_data))[:5]
+    a, b, c, d = _display_matrix(picture)
     if abs(b) > abs(a):
         pixels, across, down = pixels.transpose(1, 0, 2), c, b
     else:
         across, down = a, d
     return pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
+
+
+def _display_matrix(picture: Any) -> tuple[int, int, int, int]:
+    """a, b, c, d, for which a point (x, y) is shown at (ax + cy, bx + dy), but for a factor."""
+    side_data = picture.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = struct.unpack("=9i", bytes(side_data))[:5]
+    return a, b, c, d
+
+
+def _pixel_aspect(stream: Any, picture: Any) -> Fraction:
+    """Width of a pixel of the upright picture over its height."""
+    aspect = Fraction(stream.sample_aspect_ratio or 1)
+    a, b, _, _ = _display_matrix(picture)
+    return 1 / aspect if abs(b) > abs(a) else aspect
 
 
 def _expected_end(container: Any, stream: Any) -> float | None:

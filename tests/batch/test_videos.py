@@ -15,6 +15,7 @@ import pytest
 
 from densecli.places import Here
 from densecli.sinks.images import save_png
+from densecli.sinks.shown_frames import ShownFrame
 from densecli.sinks.video import OverlayVideos
 from densecli.sources.collecting import Collection
 from tests.batch.conftest import batch_job, run
@@ -116,9 +117,23 @@ def test_the_video_shows_the_file_that_was_there_last(tmp_path: Path) -> None:
         save_png(np.full((16, 16, 3), 60 * number, np.uint8), tmp_path / "clip" / f"frame_{number:06d}_overlay.png")
     videos = OverlayVideos(Here(tmp_path))
     for number, fps, index in ((0, 25.0, 0), (0, 5.0, 4), (3, 25.0, 3), (1, 5.0, 5)):
-        videos.add("clip", number, fps, f"at {fps} a second", (1, index))
+        videos.add("clip", ShownFrame(number, fps), f"at {fps} a second", (1, index))
     (path,) = videos.finish()
     assert frames_of(path) == 2 and cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS) == pytest.approx(5)
+
+
+@pytest.mark.parametrize("with_pyav", [True, False])
+def test_the_manifest_tells_when_a_frame_is_shown(
+    with_pyav: bool, tmp_path: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not with_pyav:
+        without_pyav(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    clip(Path("clip.mp4"), photo, 5)
+    save_png(photo, Path("photo.png"))
+    run(batch_job("clip.mp4", "photo.png", kinds=KINDS, every=2))
+    told = {line["frame"]: line.get("seconds_in_video") for line in lines()}
+    assert told == {0: 0.0, 2: pytest.approx(0.2), 4: pytest.approx(0.4), None: None}
 
 
 # --- files that arrive slowly ----------------------------------------------------------------------------------------
