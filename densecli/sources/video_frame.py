@@ -30,6 +30,8 @@ class Frame:
     _discarded: bool = field(default=False, repr=False)
     seconds: float | None = None
     pixel_aspect: Fraction = Fraction(1)
+    notices: list[str] = field(default_factory=list)
+    """What converting it has shown."""
 
     def load(self, name: str) -> LoadedImage:
         """The frame as an image, upright; may be called from any thread, also when later frames were read already.
@@ -43,7 +45,7 @@ class Frame:
                 self._pixels, self._convert = self._convert(), nothing
             pixels = self._pixels
         digest = hashlib.sha256(pixels.data).hexdigest()
-        return LoadedImage(name=name, pixels=pixels, sha256=digest, notices=())
+        return LoadedImage(name=name, pixels=pixels, sha256=digest, notices=tuple(self.notices))
 
     def discard(self) -> None:
         """This frame will not be loaded: none of its pixels need to be converted."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Generator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,10 @@ from densecli.wording import shown_name
 
 _TRIES = 100
 """Damaged pictures in a row after which OpenCV is believed that a video ends."""
+_SAME = (
+    "is the same picture as the frame before; if this video is interlaced, OpenCV cannot read it: run: pip install "
+    "'densecli[video]', and this again with --overwrite"
+)
 
 
 def read_opencv(name: str, source: Any, every: int, stack: ExitStack) -> Generator[Frame, None, None]:
@@ -36,6 +42,7 @@ def read_opencv(name: str, source: Any, every: int, stack: ExitStack) -> Generat
     promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     number, last, gap = 0, 0.0, 0.0
     current: Frame | None = None
+    pixels = _Pixels(capture, shown)
     try:
         while True:
             if current is not None:
@@ -47,7 +54,10 @@ def read_opencv(name: str, source: Any, every: int, stack: ExitStack) -> Generat
             seconds = at if number == 0 or at > last else None  # what is unknown is 0
             last, gap = at, max(gap, at - last)
             if number % every == 0:
-                current = Frame(number, fps, lambda: _pixels(capture, shown), threading.Lock(), seconds=seconds)
+                notices: list[str] = []
+                current = Frame(
+                    number, fps, partial(pixels, notices), threading.Lock(), seconds=seconds, notices=notices
+                )
                 yield current
             number += 1
     finally:
@@ -79,9 +89,22 @@ def opened(path: str) -> Any:
         cv2.utils.logging.setLogLevel(level)
 
 
-def _pixels(capture: Any, shown: str) -> np.ndarray:
-    cv2 = opencv()
-    good, pixels = capture.retrieve()
-    if not good:
-        raise InputError(f"{shown}: a frame cannot be converted; copy or download the video again")
-    return np.ascontiguousarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+class _Pixels:
+    """Conversion of what was grabbed last to upright RGB."""
+
+    def __init__(self, capture: Any, shown: str) -> None:
+        self._capture, self._shown = capture, shown
+        self._before: bytes | None = None
+
+    def __call__(self, notices: list[str]) -> np.ndarray:
+        """The pixels; notices: to which is added what they give reason to say."""
+        cv2 = opencv()
+        good, pixels = self._capture.retrieve()
+        if not good:
+            raise InputError(f"{self._shown}: a frame cannot be converted; copy or download the video again")
+        # OpenCV 5 cannot convert interlaced pictures, and gives what lay in memory without saying so.
+        digest = hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
+        if digest == self._before:
+            notices.append(_SAME)
+        self._before = digest
+        return np.ascontiguousarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
