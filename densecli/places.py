@@ -34,6 +34,9 @@ class Place(Protocol):
     def head(self, path: Path, most: int) -> bytes:
         """The first bytes of a file; none where there is no file."""
 
+    def tail(self, path: Path, most: int) -> bytes:
+        """The last bytes of a file; none where there is no file."""
+
     def bring(self, path: Path) -> bool:
         """Make a file of the place readable at its path; whether that took fetching it. None there is no error."""
 
@@ -91,6 +94,14 @@ class Here:
         try:
             with open(path, "rb") as file:
                 return file.read(most)
+        except OSError:
+            return b""
+
+    def tail(self, path: Path, most: int) -> bytes:
+        try:
+            with open(path, "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+                return file.read()
         except OSError:
             return b""
 

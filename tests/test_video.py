@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import partial
@@ -24,10 +25,12 @@ from PIL import Image
 
 from densecli.errors import InputError
 from densecli.places import Here
+from densecli.sinks.shown_frames import ShownFrame, Timing
 from densecli.sinks.video import OverlayVideos
-from densecli.sinks.video import write as write_video
+from densecli.sinks.video_writing import write as write_video
 from densecli.sources.collecting import Collection, Item, Problem
-from densecli.sources.video import DECODERS, Frame, default_decoder, frames, promised_frames
+from densecli.sources.video import DECODERS, default_decoder, frames, promised_frames
+from densecli.sources.video_frame import Frame
 
 WIDTH, HEIGHT, COUNT = 96, 64, 24
 both = pytest.mark.parametrize("decoder", DECODERS)
@@ -52,7 +55,8 @@ def make(
 ) -> Path:
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=Fraction(fps))
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width, stream.height = WIDTH, HEIGHT
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.gop_size = 6
         if codec == "libx264":
             stream.options = {"crf": "10"}
@@ -112,7 +116,7 @@ def test_colours_of_overlay_videos_are_true(scale: int, decoder: str, tmp_path: 
     pixels = picture(0).repeat(scale, axis=0).repeat(scale, axis=1)
     Image.fromarray(pixels).save(tmp_path / "0.png")
     path = tmp_path / "clip.mp4"
-    write_video([tmp_path / "0.png"] * 2, path, 12.5, Here(tmp_path))
+    write_video([tmp_path / "0.png"] * 2, path, Timing(12.5), Here(tmp_path))
     pixels = next(iter(frames(str(path), decoder=decoder))).load("x").pixels
     assert (
         np.abs(pixels[40 * scale : 60 * scale, 8 * scale : 40 * scale].reshape(-1, 3).mean(0) - (200, 30, 40)).max() < 5
@@ -123,23 +127,90 @@ def test_colours_of_overlay_videos_are_true(scale: int, decoder: str, tmp_path: 
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "red", "blue"), [("bt709", 0.2126, 0.0722), ("fcc", 0.30, 0.11), ("bt2020nc", 0.2627, 0.0593)]
+)
+def test_colours_by_the_matrix_that_the_file_names(name: str, red: float, blue: float, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    wanted = np.array([200, 30, 40])
+    luma = float(wanted @ (red, 1 - red - blue, blue))
+    planes = (
+        16 + 219 / 255 * luma,
+        128 + 224 / 255 * (wanted[2] - luma) / (2 - 2 * blue),
+        128 + 224 / 255 * (wanted[0] - luma) / (2 - 2 * red),
+    )
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(10), options={"x264-params": f"colormatrix={name}"})
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        frame = av.VideoFrame(1280, 720, "yuv420p")
+        for plane, value in zip(frame.planes, planes, strict=True):
+            plane.update(bytes([round(value)]) * plane.buffer_size)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    pixels = next(iter(frames(str(path), decoder="pyav"))).load("x").pixels
+    assert np.abs(pixels[360, 640].astype(int) - wanted).max() <= 3
+
+
+def test_interlaced_pictures_without_pyav_are_told(tmp_path: Path) -> None:
+    """OpenCV 5 gives the same garbage for each; others read them."""
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(25), options={"x264-params": "interlaced=1:tff=1"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        container.mux(stream.encode(None))
+    loaded = [frame.load("x") for frame in frames(str(path), decoder="opencv")]
+    assert loaded[0].notices == ()
+    if number_of(loaded[2].pixels) != 2:
+        assert "interlaced" in loaded[1].notices[0] and "densecli[video]" in loaded[2].notices[0]
+    assert [number_of(frame.load("x").pixels) for frame in frames(str(path), decoder="pyav")] == [0, 1, 2]
+    good = [frame.load("x") for frame in frames(str(make(tmp_path / "good.mp4")), decoder="opencv")]
+    assert not any(image.notices for image in good)
+
+
 # What the track header of an mp4 says (16.16 fixed point, 2×2 part), and quarter turns clockwise to show it.
 MATRICES = {0: (1, 0, 0, 1), 1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1, 0)}
+
+
+def displayed(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """Make an MP4 say that it is to be shown by this matrix."""
+    data = bytearray(path.read_bytes())
+    place = data.index(struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), data.index(b"tkhd"))
+    a, b, c, d = (value << 16 for value in matrix)
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
 
 
 @both
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_rotation_of_phones(quarters: int, decoder: str, tmp_path: Path) -> None:
-    path = make(tmp_path / "clip.mp4", count=4)
-    data = bytearray(path.read_bytes())
-    place = data.index(struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), data.index(b"tkhd"))
-    a, b, c, d = (value << 16 for value in MATRICES[quarters])
-    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(data)
+    path = displayed(make(tmp_path / "clip.mp4", count=4), MATRICES[quarters])
     for frame in frames(str(path), decoder=decoder):
         pixels = frame.load("x").pixels
         assert pixels.shape == ((WIDTH, HEIGHT, 3) if quarters % 2 else (HEIGHT, WIDTH, 3))
         assert number_of(np.rot90(pixels, quarters)) == frame.number  # turned back, counter-clockwise
+
+
+@pytest.mark.parametrize(
+    ("matrix", "back"),
+    [
+        ((-1, 0, 0, 1), lambda pixels: pixels[:, ::-1]),
+        ((1, 0, 0, -1), lambda pixels: pixels[::-1]),
+        ((0, 1, 1, 0), lambda pixels: pixels.transpose(1, 0, 2)),
+        ((0, -1, -1, 0), lambda pixels: pixels[::-1, ::-1].transpose(1, 0, 2)),
+    ],
+)
+def test_pictures_that_are_to_be_shown_mirrored(
+    matrix: tuple[int, int, int, int], back: Callable[[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    """As front cameras write them. (OpenCV turns, and does not mirror.)"""
+    path = displayed(make(tmp_path / "clip.mp4", count=4), matrix)
+    for frame in frames(str(path), decoder="pyav"):
+        pixels = back(frame.load("x").pixels)
+        assert number_of(pixels) == frame.number
+        assert pixels[50, 20, 0] > 150 > pixels[50, 70, 0]  # red left
 
 
 # --- damage ----------------------------------------------------------------------------------------------------------
@@ -224,6 +295,61 @@ def test_matroska_that_is_cut_off(suffix: str, codec: str, seconds: list[float],
     good, message = good_and_error(path, decoder)
     assert good == list(range(len(good))) and len(good) < len(seconds)
     assert "cut off" in message
+
+
+def damage(path: Path, packet: int) -> Path:
+    """Make a packet's bytes zeros, but for the first eight."""
+    with av.open(str(path)) as container:
+        places = [(found.pos, found.size) for found in container.demux(video=0) if found.size]
+    begin, size = places[packet]
+    assert begin is not None
+    data = bytearray(path.read_bytes())
+    data[begin + 8 : begin + size] = bytes(size - 8)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [(".mkv", "libx264"), (".mp4", "libx264"), (".webm", "libvpx-vp9"), (".avi", "mjpeg")],
+)
+def test_a_damaged_picture_costs_those_that_are_made_of_it(suffix: str, codec: str, tmp_path: Path) -> None:
+    path = damage(make(tmp_path / f"clip{suffix}", codec=codec), 8)
+    good, message = good_and_error(path, "pyav")  # each under its own number
+    assert set(range(12, COUNT)) < set(good) and set(range(6)) < set(good) and len(good) < COUNT
+    assert "is damaged" in message and f"the {len(good)} frames around that are good" in message
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9"), (".avi", "mjpeg")])
+def test_without_pyav_a_damaged_picture_is_told(suffix: str, codec: str, tmp_path: Path) -> None:
+    """The file is as long as it should be, and what OpenCV counts need not be frames."""
+    path = damage(make(tmp_path / f"clip{suffix}", codec=codec), 14)
+    good, message = good_and_error(path, "opencv")
+    assert 5 < len(good) < COUNT and "damaged" in message
+
+
+@both
+@pytest.mark.parametrize(
+    ("suffix", "codec", "sound"), [(".ts", "mpeg2video", "aac"), (".mpg", "mpeg2video", "mp2"), (".flv", "flv", "aac")]
+)
+def test_sound_that_is_longer_than_the_pictures(
+    suffix: str, codec: str, sound: str, decoder: str, tmp_path: Path
+) -> None:
+    """Of such files the length is known, that of the sound, and not how many frames there are."""
+    path = tmp_path / f"clip{suffix}"
+    with av.open(str(path), "w") as container:
+        stream, silence = container.add_stream(codec, rate=25), container.add_stream(sound, rate=44100)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(COUNT):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        container.mux(stream.encode(None))
+        form, kind = ("s16", np.int16) if sound == "mp2" else ("fltp", np.float32)
+        for number in range(120):
+            piece = av.AudioFrame.from_ndarray(np.zeros((1, 1152), kind), format=form, layout="mono")
+            piece.sample_rate, piece.pts = 44100, number * 1152
+            container.mux(silence.encode(piece))
+        container.mux(silence.encode(None))
+    assert [frame.number for frame in frames(str(path), decoder=decoder)] == list(range(COUNT))
 
 
 @both
@@ -466,7 +592,7 @@ def test_overlay_video_plays_back_in_order_at_its_rate(tmp_path: Path) -> None:
     overlays(tmp_path / "a" / "clip", [5])  # of an earlier run with other frames
     videos = OverlayVideos(Here(tmp_path))
     for number in (20, 0, 30, 10, 40):  # 40 failed: it has no overlay
-        videos.add("a/clip", number, 6.0)
+        videos.add("a/clip", ShownFrame(number, 6.0))
     (path,) = videos.finish()
     assert path == tmp_path / "a" / "clip_overlay.mp4"
     shown = list(frames(str(path)))
@@ -483,7 +609,7 @@ def test_overlay_video_is_made_again_only_where_something_changed(tmp_path: Path
     def run() -> int:
         videos = OverlayVideos(Here(tmp_path))
         for number in range(3):
-            videos.add("clip", number, None)
+            videos.add("clip", ShownFrame(number))
         (path,) = videos.finish()
         return path.stat().st_ino
 
@@ -506,7 +632,7 @@ def test_overlay_video_of_other_frames_than_the_last_run_took(
     def run(every: int, most: int = 6) -> tuple[list[int], float, int]:
         videos = OverlayVideos(Here(tmp_path))
         for number in list(range(0, 6, every))[:most]:
-            videos.add("clip", number, fps and fps / every)
+            videos.add("clip", ShownFrame(number, fps and fps / every))
         (path,) = videos.finish()
         shown = list(frames(str(path), decoder="opencv"))
         numbers = [number_of(frame.load("x").pixels) for frame in shown]
@@ -536,10 +662,66 @@ def test_overlay_video_of_odd_and_changing_size(
         without_pyav(monkeypatch)
     overlays(tmp_path, [0, 1], (WIDTH + 1, HEIGHT + 1))
     overlays(tmp_path, [2], (WIDTH // 2, HEIGHT // 2))
-    write_video(sorted(tmp_path.glob("*.png")), tmp_path / "v.mp4", 12.5, Here(tmp_path))
+    write_video(sorted(tmp_path.glob("*.png")), tmp_path / "v.mp4", Timing(12.5), Here(tmp_path))
     capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
     shapes = []
     while (read := capture.read())[0]:
         shapes.append(read[1].shape)
     assert shapes == [(HEIGHT + 2, WIDTH + 2, 3)] * 3
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
+
+
+@pytest.mark.parametrize("with_pyav", [True, False])
+def test_overlay_video_of_a_video_of_variable_rate(
+    with_pyav: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_at(tmp_path / "clip.mp4", UNSTEADY, "libx264")
+    shown = list(frames(str(path), decoder="pyav" if with_pyav else "opencv"))
+    assert [frame.seconds for frame in shown] == pytest.approx(UNSTEADY, abs=0.001)
+    if not with_pyav:
+        without_pyav(monkeypatch)
+    overlays(tmp_path / "clip", list(range(len(shown))))
+
+    def run() -> float:
+        videos = OverlayVideos(Here(tmp_path))
+        for frame in shown:
+            videos.add("clip", ShownFrame(frame.number, frame.fps, frame.seconds))
+        (path,) = videos.finish()
+        return path.stat().st_mtime_ns
+
+    first = run()
+    assert run() == first
+    again = list(frames(str(tmp_path / "clip_overlay.mp4"), decoder="pyav"))
+    assert [number_of(frame.load("x").pixels) for frame in again] == list(range(len(UNSTEADY)))
+    seconds = [frame.seconds for frame in again]
+    if with_pyav:
+        assert seconds == pytest.approx(UNSTEADY, abs=0.001)
+    else:  # OpenCV writes at one rate
+        assert seconds[-1] == pytest.approx(UNSTEADY[-1], abs=0.1)
+
+
+def test_a_frame_that_is_missing_leaves_a_gap_in_the_overlay_video(tmp_path: Path) -> None:
+    overlays(tmp_path / "clip", [0, 1, 2, 6, 7])
+    videos = OverlayVideos(Here(tmp_path))
+    for number in range(8):
+        videos.add("clip", ShownFrame(number, 10.0, number / 10 + 3))
+    (path,) = videos.finish()
+    assert [frame.seconds for frame in frames(str(path))] == pytest.approx([0, 0.1, 0.2, 0.6, 0.7])
+
+
+@pytest.mark.parametrize("quarters", [0, 1])
+def test_pixels_that_are_not_square_stay_so(quarters: int, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(10))
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(64, 45)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(0), format="rgb24")))
+        container.mux(stream.encode(None))
+    (frame,) = frames(str(displayed(path, MATRICES[quarters])), decoder="pyav")
+    assert frame.pixel_aspect == (Fraction(45, 64) if quarters else Fraction(64, 45))
+    overlays(tmp_path / "clip", [0])
+    videos = OverlayVideos(Here(tmp_path))
+    videos.add("clip", ShownFrame(0, 10.0, 0.0, frame.pixel_aspect))
+    (made,) = videos.finish()
+    assert next(frames(str(made), decoder="pyav")).pixel_aspect == frame.pixel_aspect

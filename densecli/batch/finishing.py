@@ -7,20 +7,22 @@ and whichever process segmented.
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densecli.batch.job import BatchJob
-from densecli.batch.manifest import Record, key_of, manifest_paths
+from densecli.batch.manifest import Record, key_of, key_of_input, manifest_paths
 from densecli.batch.outputs import relative, source_of
 from densecli.batch.workers import Description
 from densecli.console import Console
+from densecli.errors import DensecliError, OutputError
 from densecli.masks import Segmentation
 from densecli.places import Place
 from densecli.sinks import KINDS
 from densecli.sinks.one_image import put_in_place
 from densecli.sinks.ownership import KEPT
+from densecli.sinks.shown_frames import ShownFrame
 from densecli.sources import local_path
 from densecli.wording import shown_name
 
@@ -57,6 +59,10 @@ class Spanning:
         self._videos = False
         self._met: set[int] = set()
         """Keys of the output names of all inputs of this run."""
+        self._mended: set[int] = set()
+        """Keys of inputs whose failure, which this run recorded, is none any more."""
+        self._states: dict[str, tuple[int, tuple[Any, ...]]] = {}
+        """By a video's output name: the running number of its last frame, and the state of its file then."""
 
     def can_rebuild(self, item: Item) -> bool:
         """Whether an input that an earlier run completed can be in this run's data sets as it is."""
@@ -74,13 +80,30 @@ class Spanning:
     def met(self, item: Item) -> None:
         """An input belongs to this run, whatever becomes of it."""
         self._met.add(key_of(item.stem))
+        if item.video_stem is not None and self._states.get(item.video_stem, (-1,))[0] < item.index:
+            self._states[item.video_stem] = (item.index, self._state(item.size, item.mtime_ns))
 
-    def ended(self, item: Item) -> None:
+    def failed(self, name: str) -> None:
+        """An input that has no outputs failed."""
+        self._mended.discard(key_of_input(name))
+
+    def mended(self, name: str) -> None:
+        """It did not any more."""
+        self._mended.add(key_of_input(name))
+
+    def ended(self, item: Item, console: Console) -> None:
         """An input is recorded as done, now or by an earlier run."""
         self.met(item)
         if item.frame is not None and item.video_stem is not None:
             self._videos = True
-            self._overlay_videos.add(item.video_stem, item.frame, item.fps)
+            state, rank = self._state(item.size, item.mtime_ns), (1, item.index)
+            shown = ShownFrame(item.frame, item.fps, item.seconds_in_video, item.pixel_aspect)
+            is_first = self._overlay_videos.add(item.video_stem, shown, state, rank)
+            if is_first and "overlay" in self._job.kinds:
+                try:
+                    self._overlay_videos.refuse_foreign(item.video_stem)
+                except OutputError as error:  # it costs none of the frames
+                    console.warning(str(error))
 
     def is_up_to_date(self) -> bool:
         """Whether a run that did nothing can leave all of it as it is."""
@@ -89,21 +112,27 @@ class Spanning:
             return False  # they know themselves what is up to date
         return not job.report or _is_newer(job.output_dir / "report.html", manifest_paths(job.output_dir))
 
-    def finish(self, record: Record, console: Console, description: Description, began: float) -> None:
-        """Write it all. began: when the run did, as Unix time. Raises OutputError."""
+    def finish(
+        self, record: Record, console: Console, description: Description, began: float
+    ) -> Sequence[DensecliError]:
+        """Write it all; returns why some is missing. began: when the run did, as Unix time. Raises OutputError."""
         job = self._job
         # A shard does not see what the others have met.
-        renamed = set() if job.shard else record.renamed(self._met)
-        for entry in record.entries(renamed=renamed) if self._datasets.kinds or job.shard else ():
+        gone = set() if job.shard else record.renamed(self._met)
+        gone |= self._mended | (record.outdated(self._is_outdated) if self._states else set())
+        for entry in record.entries(renamed=gone) if self._datasets.kinds or job.shard else ():
             if entry.get("status") != "done":
                 continue
             stem, frame = str(entry["stem"]), entry.get("frame")
             # What earlier runs and other shards did belongs to the data sets of the folder as well.
             self._datasets.add(stem, _dataset_name(str(entry["input"]), str(entry["source"]), frame))
-            if frame is not None and job.shard:
-                self._overlay_videos.add(stem.rpartition("/")[0], frame, entry.get("fps"))
+            if frame is not None and job.shard and job.takes(frame):
+                state = self._state(entry.get("size"), entry.get("mtime_ns"))
+                rank = (0, float(entry.get("finished") or 0))
+                shown = ShownFrame(frame, entry.get("fps"), entry.get("seconds_in_video"))
+                self._overlay_videos.add(stem.rpartition("/")[0], shown, state, rank)
         if self._datasets.kinds:
-            for entry in record.of_keys(renamed) if renamed else ():
+            for entry in record.of_keys(gone) if gone else ():
                 stem, frame = str(entry["stem"]), entry.get("frame")
                 self._datasets.remove(stem, _dataset_name(str(entry["input"]), str(entry["source"]), frame))
             console.status("writing data sets")
@@ -119,13 +148,15 @@ class Spanning:
             console.status("writing overlay videos")
             for path in self._overlay_videos.finish():
                 console.notice(f"video: {self._place.shown(path)}")
+            for error in self._overlay_videos.failed:
+                console.failure(str(error), error)
         if job.report:
             from densecli.report import write_report
 
             console.status("writing the report")
             path = write_report(
                 job.output_dir,
-                record.entries() if job.shard else reported(record, began, renamed),
+                record.entries(renamed=gone) if job.shard else reported(record, began, gone),
                 run_settings(job, description),
                 progress=lambda done, total: console.status(f"writing the report: {done:,} of {total:,} pictures"),
                 make=self._pictures,
@@ -133,6 +164,15 @@ class Spanning:
             self._place.send([path])
             console.notice(f"report: {self._place.shown(path)}")
         console.progress_done()
+        return self._overlay_videos.failed
+
+    def _state(self, size: int | None, mtime_ns: int | None) -> tuple[Any, ...]:
+        """What tells a video that was replaced. Machines that share the work may have copies of different times."""
+        return (size,) if self._job.shard else (size, mtime_ns)
+
+    def _is_outdated(self, video_stem: str, entry: Mapping[str, Any]) -> bool:
+        met = self._states.get(video_stem)
+        return met is not None and met[1] != self._state(entry.get("size"), entry.get("mtime_ns"))
 
 
 def _as_reported(item: Item, outputs: list[str]) -> Entry:
@@ -155,13 +195,13 @@ def _dataset_name(name: str, source: str, frame: int | None) -> str:
     return source if frame is None else name
 
 
-def reported(record: Record, began: float, renamed: Container[int] = ()) -> Iterator[dict[str, Any]]:
+def reported(record: Record, began: float, gone: Container[int] = ()) -> Iterator[dict[str, Any]]:
     """The latest lines, without failures of earlier runs that are no more: what failed is tried again by each run.
 
-    Nor with those of `renamed`.
+    Nor with those of `gone`.
     (Not for shards, which cannot tell what another one will try again.)
     """
-    for entry in record.entries(renamed=renamed):
+    for entry in record.entries(renamed=gone):
         if entry.get("status") == "failed" and float(entry.get("finished") or 0) < began:
             local = local_path(str(entry.get("source") or entry.get("input")))
             if entry.get("stem") is None or (local is not None and not os.path.lexists(local)):

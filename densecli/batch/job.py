@@ -88,6 +88,10 @@ class BatchJob:
         """For the workers: with what the kinds need of them."""
         return replace(self.segmenter, keep_candidates=CANDIDATES in self.kinds)
 
+    def takes(self, frame: int) -> bool:
+        """Whether a frame, by its number in its video, is one of those that were asked for."""
+        return frame % self.every == 0 and (self.max_frames is None or frame // self.every < self.max_frames)
+
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
     """(I, N) of `I/N`, I counted from 1. Raises UsageError."""

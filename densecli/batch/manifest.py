@@ -3,8 +3,8 @@
 Each line is one JSON object (`densecli/manifest/1`): `input`, `status` (done, failed; skipped, and with --dry-run
 planned, only on stdout), `error`, `seconds` and `masks` (null of what failed), `coverage`, `outputs` (relative to the
 output folder), `size` and `mtime_ns` of the file, `sha256` of the file or of a frame's pixels, `settings` (fingerprint
-of preset, model and precision), `alpha` (of the overlay), `stem`, `source`, `frame` and, of frames, `fps`, `index`,
-`finished` (Unix time).
+of preset, model and precision), `alpha` (of the overlay), `stem`, `source`, `frame` and, of frames, `fps` (with
+every N-th taken) and `seconds_in_video` (from its first frame on; null where unknown), `index`, `finished` (Unix time).
 The last line of an output name counts; shards write files of their own, so that none waits for another.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -127,6 +127,11 @@ def key_of(stem: str) -> int:
     return _key({"stem": stem})
 
 
+def key_of_input(name: str) -> int:
+    """The key of failures of an input that has no outputs."""
+    return _key({"input": name})
+
+
 def _key(entry: dict[str, Any]) -> int:
     """What a line is about: the output name, which one input owns; failures that have none, by input."""
     name = entry.get("stem")
@@ -204,6 +209,11 @@ class Record:
         met: keys of the output names of this run; an input may have two there, from two lists.
         """
         return {_key(entry) for entry in self._named() if self._is_renamed(entry) and _key(entry) not in met}
+
+    def outdated(self, is_outdated: Callable[[str, dict[str, Any]], bool]) -> set[int]:
+        """Keys of output names of frames of videos that were replaced since, by a video's output name and the line."""
+        frames = (entry for entry in self._named() if entry.get("frame") is not None)
+        return {_key(entry) for entry in frames if is_outdated(str(entry.get("stem")).rpartition("/")[0], entry)}
 
     def of_keys(self, keys: Container[int]) -> Iterator[dict[str, Any]]:
         """The latest lines of some output names."""

@@ -15,6 +15,9 @@ from densecli.wording import without_password
 if TYPE_CHECKING:
     from densecli.sources.collecting import Item
 
+_ENDS = {".json": (b"{", b"}"), ".png": (b"\x89PNG", b"IEND\xaeB`\x82")}
+"""How files of a kind begin and end."""
+
 
 def relative(outputs: Mapping[str, Path], output_dir: Path) -> list[str]:
     """Outputs as the manifest names them."""
@@ -39,12 +42,7 @@ def is_complete(
 
     settings: of the masks. alpha: of overlays, which matters only where there are to be some.
     """
-    return (
-        entry is not None
-        and same_masks(entry, item, settings)
-        and not missing(entry, outputs, place, alpha)
-        and (place.apart or "json" not in outputs or _is_closed(outputs["json"]))
-    )
+    return entry is not None and same_masks(entry, item, settings) and not missing(entry, outputs, place, alpha)
 
 
 def missing(entry: Mapping[str, Any], outputs: Mapping[str, Path], place: Place, alpha: float) -> dict[str, Path]:
@@ -56,16 +54,20 @@ def missing(entry: Mapping[str, Any], outputs: Mapping[str, Path], place: Place,
         if (kind == "overlay" and entry.get("alpha") != alpha)
         or name not in recorded
         or not place.is_whole(path, entry.get("masks"))
+        or not (place.apart or _is_closed(path))
     }
 
 
 def _is_closed(path: Path) -> bool:
-    """Whether a summary begins and ends as summaries do: what a crash left of one may have its length, or any."""
+    """Whether a summary or picture begins and ends as they do: what a crash left of one may have its length, or any."""
+    if path.suffix not in _ENDS:
+        return True
+    begin, end = _ENDS[path.suffix]
     try:
         with open(path, "rb") as file:
-            first = file.read(1)
-            file.seek(-4, os.SEEK_END)
-            return first == b"{" and file.read().rstrip().endswith(b"}")
+            first = file.read(len(begin))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - len(end) - 4))
+            return first == begin and file.read().rstrip().endswith(end)
     except OSError:
         return False
 

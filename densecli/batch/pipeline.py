@@ -106,7 +106,7 @@ class Note:
     text: str
 
 
-Event = Done | Failed | Complete | Note
+Event = Done | Failed | Complete | Note | collecting.Mended
 
 
 @dataclass
@@ -214,6 +214,9 @@ class Pipeline:
             for item in self._source:
                 if self._stopped.is_set():
                     return
+                if isinstance(item, collecting.Mended):
+                    self._emit(item)
+                    continue
                 if not isinstance(item, collecting.Item):
                     self._emit(Failed(item, item.error))
                     continue

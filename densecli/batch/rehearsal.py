@@ -19,7 +19,7 @@ from densecli.places import Place
 from densecli.sinks.one_image import outputs_of
 from densecli.sinks.ownership import refuse_foreign
 from densecli.sources import local_path
-from densecli.sources.collecting import Item
+from densecli.sources.collecting import Item, Mended
 from densecli.wording import shown_input, without_password
 
 
@@ -39,6 +39,8 @@ def _rehearse(job: BatchJob, place: Place, console: Console) -> int:
     collection, spanning = collection_of(job), finishing.Spanning(job, place)
     with Record(job.output_dir) as record:
         for found in collection:
+            if isinstance(found, Mended):
+                continue
             shown = shown_input(found.name)
             name = without_password(found.name)
             entry: dict[str, Any] = {"schema": SCHEMA, "input": name, "status": "planned", "error": None}

@@ -129,12 +129,16 @@ class _Run:
         self.messages = messages.Messages(console)
         self.environment_only = True
         self.hopeless: errors.DensecliError | None = None
+        self.is_short = False
+        """Something that spans the run could not be written."""
         self.redoing: set[str] = set()
         """Output names of inputs on their way that an earlier run has tried or done otherwise."""
         self.as_before: dict[str, dict[str, Any]] = {}
         """Lines by output name of inputs on their way that get the same masks again, for other kinds to be saved."""
         self.done_since: dict[str, dict[str, Any]] = {}
         """Lines of this run by output name, where files are looked at again and again and may change more than once."""
+        self.failing: set[str] = set()
+        """Inputs that failed, of the same."""
         self.began = time.time()
 
     def run(self) -> Outcome:
@@ -230,7 +234,7 @@ class _Run:
                 self.outcome.complete += len(event.inputs)
                 progress.complete += len(event.inputs)
                 for item, entry in event.inputs:
-                    self.spanning.ended(item)
+                    self.spanning.ended(item, self.console)
                     with self._heard():
                         self.messages.complete(item, entry)
             elif isinstance(event, Done):
@@ -239,16 +243,20 @@ class _Run:
                 if self.job.watch:
                     self.done_since[event.item.stem] = line
                 self.outcome.done += 1
-                self.spanning.ended(event.item)
+                self._mended(event.item.name, progress)
+                self.spanning.ended(event.item, self.console)
                 progress.done += 1
                 if event.item.stem in self.redoing:
                     self.redoing.discard(event.item.stem)
                     self.outcome.redone += 1
                 with self._heard():
                     self.messages.done(event, line, map(self.place.shown, event.outputs.values()))
+            elif isinstance(event, collecting.Mended):
+                self.spanning.mended(without_password(event.name))
+                self._mended(event.name, progress)
             else:
                 self._fail(event, manifest)
-                progress.failed += 1
+                progress.failed = self.outcome.failed
                 if not stopping and (self.job.fail_fast or self.hopeless):
                     stopping = True
                     pipeline.stop()
@@ -269,7 +277,8 @@ class _Run:
                 "index": item.index,
             }
             if item.frame is not None:
-                entry["fps"] = item.fps
+                at = item.seconds_in_video
+                entry |= {"fps": item.fps, "seconds_in_video": None if at is None else round(at, 6)}
         return entry | {"settings": self.settings, "finished": round(time.time(), 3)}
 
     def _done_entry(self, event: Done) -> dict[str, Any]:
@@ -291,7 +300,11 @@ class _Run:
         error, text = event.error, messages.reason(event)
         if isinstance(event.item, collecting.Item):
             self.spanning.met(event.item)
-        self.outcome.failed += 1
+        else:
+            self.spanning.failed(without_password(event.item.name))
+        self.outcome.failed += event.item.name not in self.failing
+        if self.job.watch:
+            self.failing.add(event.item.name)
         self.redoing.discard(getattr(event.item, "stem", ""))
         self.as_before.pop(getattr(event.item, "stem", ""), None)
         if not isinstance(error, errors.EnvironmentProblem):
@@ -309,6 +322,14 @@ class _Run:
         if self.console.json:
             with self._heard():
                 self.console.result("", to_line(entry))
+
+    def _mended(self, name: str, progress: Progress) -> None:
+        """An input that failed, before all of it had arrived, does not any more."""
+        if name in self.failing:
+            self.failing.remove(name)
+            self.outcome.failed -= 1
+            progress.failed = self.outcome.failed
+            self.messages.mended(name)
 
     @contextlib.contextmanager
     def _heard(self) -> Iterator[None]:
@@ -330,8 +351,10 @@ class _Run:
                 return
             self.destination.before_finishing()
             with Record(self.job.output_dir) as record:
-                self.spanning.finish(record, self.console, self.description, self.began)
-            self.destination.after_finishing()
+                missing = self.spanning.finish(record, self.console, self.description, self.began)
+            self.is_short = bool(missing)
+            if not missing:
+                self.destination.after_finishing()
 
     def _summarise(self) -> None:
         path = manifest_path(self.job.output_dir, self.job.shard)
@@ -351,7 +374,7 @@ class _Run:
         if not outcome.failed:
             if not succeeded and not self.job.shard:
                 raise errors.InputError(nothing_found(self.job))
-            return errors.EXIT_OK
+            return errors.EXIT_SOME_FAILED if self.is_short else errors.EXIT_OK
         if succeeded:
             return errors.EXIT_SOME_FAILED
         return errors.EXIT_ENVIRONMENT if self.environment_only else errors.EXIT_NOTHING_SUCCEEDED

@@ -67,6 +67,12 @@ class RemotePlace:
         facts = self.found(path)
         return self.store.head(self._name(path), min(most, facts[0] or most)) if facts is not None else b""
 
+    def tail(self, path: Path, most: int) -> bytes:
+        facts = self.found(path)
+        if facts is None or not facts[0]:
+            return b""
+        return self.store.part(self._name(path), max(0, facts[0] - most), facts[0])
+
     def bring(self, path: Path) -> bool:
         return not path.exists() and self.store.get(self._name(path), path)
 

@@ -89,8 +89,12 @@ class Store:
 
     def head(self, name: str, most: int) -> bytes:
         """The first bytes of a file; none where there is no file."""
+        return self.part(name, 0, most)
+
+    def part(self, name: str, start: int, end: int) -> bytes:
+        """The bytes of a file from one place to another; none where there is no file."""
         try:
-            return bytes(self._call(name, lambda: self._filesystem.cat_file(self._path(name), start=0, end=most)))
+            return bytes(self._call(name, lambda: self._filesystem.cat_file(self._path(name), start=start, end=end)))
         except FileNotFoundError:
             return b""
 

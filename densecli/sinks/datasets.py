@@ -26,6 +26,7 @@ from densecli.sinks.dataset_pictures import opens_everywhere
 from densecli.sinks.images import save_png
 from densecli.sinks.ownership import refuse_foreign_datasets
 from densecli.sources.names import natural_key
+from densecli.sources.own_outputs import HEAD_BYTES, PNG_MARK
 from densecli.sources.reading import read_image
 from densecli.sources.sorting import sorted_names
 from densecli.sources.urls import local_path
@@ -140,13 +141,22 @@ class Datasets:
             self._noted.write(line)
 
     def remove(self, item_stem: str, image_name: str) -> None:
-        """An image is known by another name since: what is called by the old one goes, unless somebody worked on it."""
+        """An image is known by another name since, or is a frame of a video that was replaced.
+
+        What is called by the old one goes, unless somebody worked on it.
+        """
+        kept = False
         for written in self._formats:
-            if not self._keeps(written, written.file(self._output_dir, item_stem)):
+            if self._keeps(written, written.file(self._output_dir, item_stem)):
+                kept = True
+            else:
                 own, copy = self._picture(item_stem, image_name), str(_copy(self._output_dir, item_stem))
                 files = set(written.files(self._output_dir, item_stem, own))
                 copies = set(written.files(self._output_dir, item_stem, copy)) - files
                 self._unlink([*files, *(path for path in copies if _is_picture(path, copy))])
+        picture = _copy(self._output_dir, item_stem)
+        if not kept and PNG_MARK in self._place.head(picture, HEAD_BYTES):
+            self._unlink([picture])
 
     def finish(self) -> list[Path]:
         """Put the data sets together. Returns what to open of each. Raises OutputError."""

@@ -9,11 +9,13 @@ from densecli.errors import OutputError
 from densecli.places import Place
 from densecli.sources.own_outputs import (
     HEAD_BYTES,
+    TAIL_BYTES,
     YOLO_MARK,
     is_empty,
     is_own_coco,
     is_own_folder,
     is_own_report,
+    is_own_video,
     is_own_yolo,
     says_own,
 )
@@ -65,6 +67,12 @@ def refuse_foreign_report(place: Place) -> None:
     path = place.folder / "report.html"
     if place.is_whole(path, None) and not is_own_report(place.head(path, HEAD_BYTES)):
         raise _foreign(place, path, "or write --no-report")
+
+
+def refuse_foreign_video(path: Path, place: Place) -> None:
+    """The same of an overlay video. Raises OutputError."""
+    if place.is_whole(path, None) and not is_own_video(place.tail(path, TAIL_BYTES)):
+        raise _foreign(place, path, "and run again: all but this video is done then, or choose another --output-dir")
 
 
 def _foreign(place: Place, path: Path, otherwise: str = "or choose another --output-dir") -> OutputError:

@@ -8,6 +8,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 from densecli.errors import DensecliError, InputError, UsageError
@@ -17,7 +18,8 @@ from densecli.sources.inputs import Inputs
 from densecli.sources.reading import read_image
 from densecli.sources.tree_names import safe_folders
 from densecli.sources.urls import local_path
-from densecli.sources.video import Frame, frames, promised_frames
+from densecli.sources.video import frames, promised_frames
+from densecli.sources.video_frame import Frame
 from densecli.sources.walking import Entry, Skipped, Trouble
 from densecli.wording import reason_of, shown_name
 
@@ -50,6 +52,10 @@ class Item:
     """Running number over the whole run, the same in all shards."""
     fps: float | None = None
     """Frames a second of the video, with every N-th frame taken; None of an image or where unknown."""
+    seconds_in_video: float | None = None
+    """When a frame is shown, from the video's first one on; None of an image or where unknown."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width of a pixel over its height; images are taken for square ones."""
     _frame: Frame | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -84,8 +90,17 @@ class Problem:
     index: int
 
 
+@dataclass(frozen=True)
+class Mended:
+    """A Problem of this name, told at an earlier look, is none any more, or the video is read anew."""
+
+    name: str
+
+
 class Collection:
     """Items and Problems in order; iterate once. Nothing is listed, opened or decoded before it is asked for.
+
+    Where files are looked at again and again, Mended too.
 
     every, max_frames: of each video, every N-th frame and at most so many. shard: (I, N), I from 1 to N: the I-th of N
     parts. poll_seconds: look again and again, without an end: files are given once complete, and again when they were
@@ -111,6 +126,8 @@ class Collection:
         self._recursive, self._every, self._max_frames, self._shard = recursive, every, max_frames, shard
         self._poll_seconds, self._decoder = poll_seconds, decoder
         self._fresh_output = _if_fresh(output_dir)
+        self._told: set[str] = set()
+        """Names of the Problems that stand, where files are looked at again and again."""
         self._skipped = Skipped(fresh_output=self._fresh_output)
         self._stopped = threading.Event()
 
@@ -156,14 +173,16 @@ class Collection:
                 total += 1
         return total
 
-    def __iter__(self) -> Iterator[Item | Problem]:
+    def __iter__(self) -> Iterator[Item | Problem | Mended]:
         running = itertools.count()
         entries = self._entries(self._skipped) if self._poll_seconds is None else self._watched(self._poll_seconds)
         for entry in entries:
             if self._stopped.is_set():
                 return
             if isinstance(entry, Trouble):
-                found: Iterator[Item | Problem] = iter([Problem(entry.name, entry.error, next(running))])
+                found: Iterator[Item | Problem | Mended] = iter([Problem(entry.name, entry.error, next(running))])
+            elif isinstance(entry, Mended):
+                found = iter([entry])
             elif entry.is_video:
                 found = self._frames(entry, running)
             else:
@@ -171,7 +190,11 @@ class Collection:
                 item = Item(entry.name, stem, entry.size, entry.mtime_ns, None, entry.path, next(running))
                 found = iter([item])
             for item_or_problem in found:
-                if self._is_mine(item_or_problem):
+                if isinstance(item_or_problem, Mended):
+                    self._told.discard(item_or_problem.name)
+                elif isinstance(item_or_problem, Problem) and self._poll_seconds is not None:
+                    self._told.add(item_or_problem.name)
+                if isinstance(item_or_problem, Mended) or self._is_mine(item_or_problem):
                     yield item_or_problem
                 elif isinstance(item_or_problem, Item):
                     item_or_problem.discard()
@@ -187,7 +210,9 @@ class Collection:
         part, parts = self._shard
         return zlib.crc32(text.encode("utf-8", "surrogatepass")) % parts == part - 1
 
-    def _frames(self, entry: Entry, running: Iterator[int]) -> Iterator[Item | Problem]:
+    def _frames(self, entry: Entry, running: Iterator[int]) -> Iterator[Item | Problem | Mended]:
+        if entry.name in self._told:
+            yield Mended(entry.name)
         try:
             for frame in frames(entry.path, every=self._every, max_frames=self._max_frames, decoder=self._decoder):
                 yield Item(
@@ -199,6 +224,8 @@ class Collection:
                     entry.path,
                     next(running),
                     frame.fps / self._every if frame.fps else None,
+                    frame.seconds,
+                    frame.pixel_aspect,
                     frame,
                 )
         except DensecliError as error:
@@ -211,18 +238,22 @@ class Collection:
         """Files in order, videos whole."""
         yield from Inputs(self._inputs, self._recursive, skipped).entries()
 
-    def _watched(self, poll_seconds: float) -> Iterator[Entry | Trouble]:
+    def _watched(self, poll_seconds: float) -> Iterator[Entry | Trouble | Mended]:
         """Files as they become complete: when size and time were the same at two looks in a row."""
+        places: set[str] = set()
+        """Names of Troubles that were told."""
         done: dict[int, int] = {}
         pending: dict[int, int] = {}
         while not self._stopped.is_set():
             skipped = Skipped(fresh_output=self._fresh_output)
             standing: dict[int, int] = {}
+            troubled: set[str] = set()
             for entry in self._entries(skipped):
                 if self._stopped.is_set():
                     return
                 if isinstance(entry, Trouble):
                     key, state = hash(entry.name), hash(str(entry.error))
+                    troubled.add(entry.name)
                 else:
                     key, state = hash(entry.path), hash((entry.size, entry.mtime_ns))
                 if done.get(key) == state:
@@ -230,7 +261,12 @@ class Collection:
                 standing[key] = state
                 if pending.get(key) == state:
                     done[key] = state
+                    if isinstance(entry, Trouble):
+                        places.add(entry.name)
                     yield entry
+            for name in places - troubled:
+                places.remove(name)
+                yield Mended(name)
             pending = standing
             self._skipped.counts = skipped.counts
             self._stopped.wait(poll_seconds)

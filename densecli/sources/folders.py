@@ -9,7 +9,15 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from densecli.errors import DensecliError, InputError
-from densecli.sources.own_outputs import RUN_FOLDERS, is_manifest_name, is_own_file, is_own_folder
+from densecli.sources.own_outputs import (
+    RUN_FOLDERS,
+    TAIL_BYTES,
+    is_manifest_name,
+    is_own_file,
+    is_own_folder,
+    is_own_video,
+    is_video_name,
+)
 from densecli.sources.urls import filesystem_of, is_folder, local_path, tried_twice
 from densecli.wording import reason_of, shown_name
 
@@ -147,6 +155,11 @@ class RemoteFolder:
         return self.path
 
     def is_own(self, name: str, is_folder: bool) -> bool:
+        if not is_folder and is_video_name(name):
+            with contextlib.suppress(Exception):  # each file system has its own family; reading it will say why
+                remote = filesystem_of(self.file(name))
+                return remote is not None and is_own_video(remote[0].tail(remote[1], TAIL_BYTES))
+            return False
         # Only names are at hand; the summary beside it is what tells.
         for ending in ("_masks", "_cutouts") if is_folder else _ENDINGS:
             if name.endswith(ending):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import struct
 
 PNG_MARK = b"tEXtSoftware\0densecli"
 """In the first bytes of every PNG that densecli writes."""
@@ -14,6 +15,8 @@ _PICTURE = re.compile(r"(.+)_(?:overlay|labels(?:_wholes|_leaves)?)\.png", re.IG
 _VIDEO = re.compile(r"(.+)_overlay\.mp4", re.IGNORECASE | re.DOTALL)
 _SHEET = re.compile(r".+_compare\.png", re.IGNORECASE | re.DOTALL)
 _FOLDER = re.compile(r"(.+)_(?:masks|cutouts)", re.IGNORECASE | re.DOTALL)
+_VIDEO_END = re.compile(rb"(?:free(?P<mark>densecli/overlay/1 [0-9a-f]{16})|\xa9cmt.{4}data.{8}densecli)\Z", re.DOTALL)
+"""Of an overlay video: the box that follows all others, which no player looks at; before that, a comment was last."""
 _NUMBERED = re.compile(r"\d{4,}\.png")
 _CLUTTER = ("thumbs.db", "desktop.ini")
 """What systems leave in folders that they show; so do names that begin with a dot."""
@@ -27,6 +30,8 @@ _REPORT_PART = re.compile(r"[0-9a-f]{2}")
 _MANIFEST = re.compile(r"manifest(\.\d+-of-\d+)?\.jsonl")
 HEAD_BYTES = 4096
 """In which a file says who wrote it; a report says it late."""
+TAIL_BYTES = 64
+"""At the end of a video, in which it says who wrote it."""
 
 
 def is_manifest_name(name: str) -> bool:
@@ -44,8 +49,29 @@ def is_own_file(folder: str, name: str) -> bool:
     if match := _PICTURE.fullmatch(name):
         return _is_summary(os.path.join(folder, f"{match[1]}_masks.json"))
     if match := _VIDEO.fullmatch(name):
-        return _holds(os.path.join(folder, match[1]), r"frame_\d{6,}_(overlay\.png|masks\.json)")
+        beside = _holds(os.path.join(folder, match[1]), r"frame_\d{6,}_(overlay\.png|masks\.json)")
+        return beside or is_own_video(_tail(os.path.join(folder, name)))
     return False
+
+
+def is_video_name(name: str) -> bool:
+    """Whether an overlay video may be called so: only then `is_own_video` is worth a look."""
+    return _VIDEO.fullmatch(name) is not None
+
+
+def video_mark(digest: str) -> bytes:
+    """What the end of an overlay video says of it. digest: 16 hex digits, of what it was made of."""
+    return f"densecli/overlay/1 {digest}".encode()
+
+
+def marked(mark: bytes) -> bytes:
+    """The box of an MP4 that holds a mark; goes behind all others."""
+    return struct.pack(">I4s", 8 + len(mark), b"free") + mark
+
+
+def is_own_video(tail: bytes) -> bool:
+    """Whether densecli wrote the overlay video whose last bytes (TAIL_BYTES) these are."""
+    return _VIDEO_END.search(tail) is not None
 
 
 def says_own(name: str, head: bytes) -> bool:
@@ -130,6 +156,15 @@ def _head(path: str) -> bytes:
         if os.path.isfile(path):
             with open(path, "rb") as file:
                 return file.read(HEAD_BYTES)
+    return b""
+
+
+def _tail(path: str) -> bytes:
+    with contextlib.suppress(OSError):
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+                return file.read()
     return b""
 
 

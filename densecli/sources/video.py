@@ -2,66 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import itertools
 import os
-import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from densecli.errors import DensecliError, InputError
-from densecli.sources.decoding import LoadedImage
 from densecli.sources.opening import open_path
 from densecli.sources.urls import filesystem_of, local_path, tried_twice
-from densecli.sources.video_length import is_whole_matroska, mp4_seconds
+from densecli.sources.video_frame import Frame
+from densecli.sources.video_opencv import opencv, opened, read_opencv
+from densecli.sources.video_pyav import read_pyav
 from densecli.wording import reason_of, shown_name
 
 DECODERS = ("pyav", "opencv")
-# How much of a video may be missing at its end before it is called cut off: containers round their lengths.
-_FRAMES_OF_GRACE, _SHARE_OF_GRACE = 3, 0.02
-
-
-@dataclass
-class Frame:
-    """One frame. number: of the frame in its video, from 0. fps: of the video, None where it does not say."""
-
-    number: int
-    fps: float | None
-    _convert: Callable[[], np.ndarray] = field(repr=False)
-    _lock: threading.Lock = field(repr=False)
-    _pixels: np.ndarray | None = field(default=None, repr=False)
-    _discarded: bool = field(default=False, repr=False)
-
-    def load(self, name: str) -> LoadedImage:
-        """The frame as an image, upright; may be called from any thread, also when later frames were read already.
-
-        Raises InputError where the frame cannot be converted, or was discarded.
-        """
-        with self._lock:
-            if self._pixels is None:
-                if self._discarded:
-                    raise InputError(f"{shown_name(name)}: this frame was passed over; read the video again")
-                self._pixels, self._convert = self._convert(), _nothing
-            pixels = self._pixels
-        digest = hashlib.sha256(pixels.data).hexdigest()
-        return LoadedImage(name=name, pixels=pixels, sha256=digest, notices=())
-
-    def discard(self) -> None:
-        """This frame will not be loaded: none of its pixels need to be converted."""
-        with self._lock:
-            self._discarded = True
-            self._pixels, self._convert = None, _nothing
-
-    def keep(self) -> None:
-        """Convert the pixels now, because the decoder is about to move on."""
-        with self._lock:
-            if self._pixels is None and not self._discarded:
-                self._pixels, self._convert = self._convert(), _nothing
 
 
 def default_decoder() -> str:
@@ -76,27 +32,21 @@ def frames(name: str, *, every: int = 1, max_frames: int | None = None, decoder:
     """
     with ExitStack() as stack:
         source = _source(name, stack)
-        read = _pyav if (decoder or default_decoder()) == "pyav" else _opencv
+        read = read_pyav if (decoder or default_decoder()) == "pyav" else read_opencv
         with closing(read(name, source, every, stack)) as found:
             yield from itertools.islice(found, max_frames)
 
 
 def promised_frames(name: str) -> int | None:
     """How many frames a local video says that it has; None where it does not, or cannot be opened."""
-    promised = promised_pictures(name)
-    return promised and promised[0]
-
-
-def promised_pictures(name: str) -> tuple[int, float] | None:
-    """How many frames a local video says that it has, and how many of them a second (0 if it does not say)."""
     local = local_path(name)
     if local is None or not os.path.isfile(local):
         return None
-    cv2 = _cv2()
-    capture = _opened(local)
+    cv2 = opencv()
+    capture = opened(local)
     try:
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        return (count, float(capture.get(cv2.CAP_PROP_FPS))) if count > 0 else None
+        return count if count > 0 else None
     finally:
         capture.release()
 
@@ -122,194 +72,3 @@ def _source(name: str, stack: ExitStack) -> Any:
         raise InputError(
             f"{shown_name(name)}: cannot be read: {reason_of(error)}; check the URL and your credentials"
         ) from error
-
-
-def _pyav(name: str, source: Any, every: int, stack: ExitStack) -> Generator[Frame, None, None]:
-    import av
-
-    shown = shown_name(name)
-    try:
-        container = stack.enter_context(av.open(source, mode="r"))
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise _unopenable(shown, error) from error
-    if not container.streams.video:
-        raise InputError(f"{shown}: has no pictures (a sound file?); give a video")
-    stream = container.streams.video[0]
-    fps = float(stream.average_rate) if stream.average_rate else None
-    number, end, incomplete = 0, None, False
-    failure: Exception | None = None
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-            if packet is None:
-                break
-            incomplete |= packet.is_corrupt
-            decoded = packet.decode()
-        except (av.error.FFmpegError, OSError) as problem:
-            if isinstance(problem, av.error.EOFError):
-                break
-            failure = problem
-            break
-        for picture in decoded:
-            if picture.is_corrupt:
-                incomplete = True
-                number += 1
-                continue
-            if picture.pts is not None and picture.time_base is not None:
-                end = float((picture.pts + (picture.duration or 0)) * picture.time_base)
-            if number % every == 0:
-                yield Frame(number, fps, _PyavPixels(picture), threading.Lock())
-            number += 1
-    if failure is not None:
-        raise _broken(shown, number, f"is damaged: {reason_of(failure)}")
-    expected = _expected_end(container, stream)
-    if expected is not None and end is not None and fps:
-        missing = expected - end
-        if missing > max(_FRAMES_OF_GRACE / fps, _SHARE_OF_GRACE * expected):
-            raise _broken(shown, number, f"is cut off ({end:.1f} s of {expected:.1f} s)")
-    if incomplete or number == 0:
-        raise _broken(shown, number, "is damaged or cut off")
-
-
-def is_hd(height: int) -> bool:
-    """Whether colours are BT.709's where a file says nothing about them, as players take it; else they are BT.601's."""
-    return height >= 720
-
-
-class _PyavPixels:
-    """Conversion of one decoded picture (which costs half of its pixels' memory) to upright RGB."""
-
-    def __init__(self, picture: Any) -> None:
-        self._picture = picture
-
-    def __call__(self) -> np.ndarray:
-        picture = self._picture
-        options: dict[str, Any] = {}
-        if picture.format.name.startswith(("yuv", "nv")):
-            known = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}.get(int(picture.colorspace))
-            options["src_colorspace"] = known or ("ITU709" if is_hd(picture.height) else "ITU601")
-        pixels = picture.to_ndarray(format="rgb24", **options)
-        turns = round(picture.rotation / 90) % 4  # counter-clockwise, as numpy turns
-        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else np.ascontiguousarray(pixels)
-
-
-def _expected_end(container: Any, stream: Any) -> float | None:
-    """When the pictures should end, in seconds; None where the container does not say."""
-    if stream.duration is not None:
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    written = next((value for key, value in stream.metadata.items() if key.upper().startswith("DURATION")), None)
-    if written is not None:  # Matroska: 00:00:04.120000000
-        try:
-            hours, minutes, seconds = written.split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-        except ValueError:
-            return None
-    if container.duration is not None and len(container.streams) == 1:  # else the sound may be longer
-        return float(((container.start_time or 0) + container.duration) / 1_000_000)
-    return None
-
-
-def _opencv(name: str, source: Any, every: int, stack: ExitStack) -> Generator[Frame, None, None]:
-    cv2 = _cv2()
-    shown = shown_name(name)
-    if not isinstance(source, str):
-        raise InputError(
-            f"{shown}: videos of this kind of URL need PyAV; run: pip install 'densecli[video]', or copy it here"
-        )
-    capture = _opened(source)
-    stack.callback(capture.release)
-    if not capture.isOpened():
-        raise _unopenable(shown, None)
-    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-    fps = capture.get(cv2.CAP_PROP_FPS) or None
-    promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    number, last, gap = 0, 0.0, 0.0
-    current: Frame | None = None
-    try:
-        while True:
-            if current is not None:
-                current.keep()  # the decoder holds one picture only
-                current = None
-            if not capture.grab():
-                break
-            at = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            last, gap = at, max(gap, at - last)
-            if number % every == 0:
-                current = Frame(number, fps, lambda: _opencv_pixels(capture, shown), threading.Lock())
-                yield current
-            number += 1
-    finally:
-        if current is not None:
-            current.keep()
-    lack = _lack(source, number, promised, last, gap, fps)
-    if number == 0 or lack:
-        raise _broken(shown, number, f"is damaged or cut off{lack}")
-
-
-def _lack(source: str, number: int, promised: float, last: float, gap: float, fps: float | None) -> str:
-    """What is missing of a video of which all frames were read, in brackets after a blank; empty if nothing is.
-
-    last: time of the last frame. gap: the longest time between two. promised: OpenCV's count of frames, which counts
-    the hidden ones of an MP4; of other containers it is often made of a time and a rate that need not be constant.
-    """
-    few = promised - number > max(_FRAMES_OF_GRACE, _SHARE_OF_GRACE * promised)
-    if not few:
-        return ""
-    counted = f" ({number} of {promised:.0f} frames)"
-    if not fps or number == 0:
-        return counted
-    local = local_path(source)
-    mp4 = mp4_seconds(local) if local is not None else None
-    expected = promised / fps if mp4 is None else mp4[0]
-    grace = max(_FRAMES_OF_GRACE / fps, _SHARE_OF_GRACE * expected)
-    if mp4 is not None and mp4[1] - mp4[0] <= grace:
-        return counted  # it hides nothing
-    whole = is_whole_matroska(local) if local is not None else None
-    if whole is not False:
-        grace = max(grace, gap)
-    end = last + 1 / fps
-    # Where the file is whole, it is the sound that is longer.
-    return f" ({end:.1f} s of {expected:.1f} s)" if expected - end > grace and not whole else ""
-
-
-def _cv2() -> Any:
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its FFmpeg writes to stderr otherwise
-    import cv2
-
-    return cv2
-
-
-def _opened(path: str) -> Any:
-    """A cv2.VideoCapture, which may not have opened it; without words on stderr."""
-    cv2 = _cv2()
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        return cv2.VideoCapture(path, cv2.CAP_FFMPEG)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-
-
-def _opencv_pixels(capture: Any, shown: str) -> np.ndarray:
-    cv2 = _cv2()
-    good, pixels = capture.retrieve()
-    if not good:
-        raise InputError(f"{shown}: a frame cannot be converted; copy or download the video again")
-    return np.ascontiguousarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
-
-
-def _unopenable(shown: str, error: Exception | None) -> InputError:
-    reason = f" ({reason_of(error)})" if error is not None else ""
-    return InputError(
-        f"{shown}: is not a video that can be read, or a part of it is missing{reason}; copy or download it again"
-    )
-
-
-def _broken(shown: str, number: int, what: str) -> InputError:
-    good = f"the {number} frames before are good" if number else "no frame is good"
-    return InputError(f"{shown}: {what}; {good}; copy or download it again for the others")
-
-
-def _nothing() -> np.ndarray:
-    raise InputError("a frame was asked for twice")

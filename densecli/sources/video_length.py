@@ -1,4 +1,4 @@
-"""What a video file says of its own length in words that OpenCV does not pass on: MP4's edit lists, Matroska's size."""
+"""What a video file says of its own length in words that OpenCV does not pass on: MP4's edit lists."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-_SEGMENT = b"\x18\x53\x80\x67"
+_MP4_BEGINS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
 def mp4_seconds(path: str) -> tuple[float, float] | None:
@@ -22,31 +22,14 @@ def mp4_seconds(path: str) -> tuple[float, float] | None:
         return None
 
 
-def is_whole_matroska(path: str) -> bool | None:
-    """Whether a local Matroska or WebM file is as long as it says; None for other files, and where it does not say."""
+def counts_frames(path: str) -> bool:
+    """Whether a local file is of a kind that counts its frames; of others, FFmpeg guesses by their length and rate."""
     try:
         with open(path, "rb") as file:
-            length = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            if file.read(4) != b"\x1a\x45\xdf\xa3":
-                return None
-            header = _ebml_size(file)
-            if header is None:
-                return None
-            file.seek(header, os.SEEK_CUR)
-            if file.read(4) != _SEGMENT or (size := _ebml_size(file)) is None:
-                return None
-            return file.tell() + size <= length
-    except (OSError, IndexError):
-        return None
-
-
-def _ebml_size(file: BinaryIO) -> int | None:
-    """A number whose leading zero bits say how many bytes it has; all ones: unknown."""
-    first = file.read(1)[0]
-    more = 8 - first.bit_length()
-    value = int.from_bytes(bytes([first]) + file.read(more), "big") - (1 << 7 * (more + 1))
-    return value if first and value < (1 << 7 * (more + 1)) - 1 else None
+            head = file.read(12)
+    except OSError:
+        return False
+    return head[4:8] in _MP4_BEGINS or (head[:4], head[8:]) == (b"RIFF", b"AVI ")
 
 
 def _mp4_seconds(file: BinaryIO, length: int) -> tuple[float, float] | None:

@@ -68,6 +68,19 @@ def test_the_first_bytes_of_a_file(place: RemotePlace, tmp_path: Path) -> None:
     assert Here(tmp_path).head(tmp_path / "none", 4) == b""
 
 
+def test_the_last_bytes_of_a_file(place: RemotePlace, tmp_path: Path) -> None:
+    here = Here(tmp_path / "bucket" / "out")
+    for kind in (place, here):
+        path = kind.folder / "a" / "x.mp4"
+        assert kind.tail(path, 4) == b""
+        write(here.folder / "a" / "x.mp4", "0123456789")
+        place.refresh()
+        assert (kind.tail(path, 4), kind.tail(path, 400)) == (b"6789", b"0123456789")
+        (here.folder / "a" / "x.mp4").write_bytes(b"")
+        place.refresh()
+        assert kind.tail(path, 4) == b""
+
+
 def test_a_folder_is_sent_as_a_whole(place: RemotePlace, tmp_path: Path) -> None:
     folder = place.folder / "x_masks"
     for names in (["0001.png", "0002.png"], ["0001.png"]):

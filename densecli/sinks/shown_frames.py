@@ -1,0 +1,71 @@
+"""What an overlay video is made of: which frames of a video it shows, and when."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+_DEFAULT_FPS = 25.0
+
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """One frame. fps: of the overlay video. seconds: in the video it is of. None where unknown."""
+
+    number: int
+    fps: float | None = None
+    seconds: float | None = None
+    pixel_aspect: Fraction | None = None
+    """Width of a pixel over its height."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How pictures are shown. seconds: of each, from 0; None for one after the other at `fps`."""
+
+    fps: float = _DEFAULT_FPS
+    seconds: Sequence[float] | None = None
+    pixel_aspect: Fraction = Fraction(1)
+
+    @property
+    def mean_fps(self) -> float:
+        """The rate at which as many pictures take as long."""
+        return (len(self.seconds) - 1) / self.seconds[-1] if self.seconds and self.seconds[-1] > 0 else self.fps
+
+
+@dataclass
+class ShownFrames:
+    """Those of one video. state: of its file. rank: of who told of them last."""
+
+    state: object
+    rank: tuple[int, float]
+    fps: float | None = None
+    pixel_aspect: Fraction = Fraction(1)
+    numbers: array[int] = field(default_factory=lambda: array("I"))
+    """Four bytes a frame, and eight for its time: a long video has a million."""
+    seconds: array[float] = field(default_factory=lambda: array("d"))
+    """Not a number where unknown."""
+
+    def add(self, frame: ShownFrame, rank: tuple[int, float]) -> None:
+        """In any order."""
+        if self.rank < rank or not self.numbers:
+            self.rank, self.fps = rank, frame.fps
+        self.pixel_aspect = frame.pixel_aspect or self.pixel_aspect
+        self.numbers.append(frame.number)
+        self.seconds.append(math.nan if frame.seconds is None else frame.seconds)
+
+    def in_order(self) -> dict[int, float]:
+        """The time of each frame, by its number."""
+        known = dict(zip(self.numbers, self.seconds, strict=True))
+        return {number: known[number] for number in sorted(known)}
+
+    def timing(self, seconds: Sequence[float]) -> Timing:
+        """When frames of these times are to be shown: at the video's rate, unless their times are known and uneven."""
+        fps = self.fps or _DEFAULT_FPS
+        since = [second - seconds[0] for second in seconds]
+        rises = all(before < after for before, after in zip(since, since[1:], strict=False))  # so is no NaN
+        even = all(abs(second * fps - place) < 0.5 for place, second in enumerate(since))
+        return Timing(fps, since if rises and not even and len(since) > 1 else None, self.pixel_aspect)
