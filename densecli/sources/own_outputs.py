@@ -76,7 +76,7 @@ def is_own_video(tail: bytes) -> bool:
 
 def says_own(name: str, head: bytes) -> bool:
     """Whether a file's first bytes (HEAD_BYTES) say that densecli wrote it; not asked of other names than it gives."""
-    if _PICTURE.fullmatch(name) or _SHEET.fullmatch(name):
+    if any(kind.fullmatch(name) for kind in (_PICTURE, _SHEET, _NUMBERED)):
         return PNG_MARK in head
     if name.endswith("_masks.json"):
         return _SUMMARY_MARK in head

@@ -228,6 +228,13 @@ def test_outputs_beside_the_inputs_are_told_from_them(summary: bool) -> None:
     assert collection.skipped == {"densecli output": 14 if summary else 12}
 
 
+@pytest.mark.parametrize("named", ["p/desk_cutouts/0001.png", "p/desk_*/*.png", "p/desk_cutouts"])
+def test_pictures_of_masks_are_no_inputs_however_they_are_named(named: str) -> None:
+    outputs_of("p/desk", summary=False)
+    files("q/0001.png")
+    assert [Path(item.name).parts[0] for item in Collection([named, "q/0001.png"], output_dir="out")] == ["q"]
+
+
 def test_sheets_and_candidates_are_outputs_too() -> None:
     files("p/desk.png", "p/my_compare.png", "p/mine.candidates")
     save_png(np.zeros((4, 4, 3), np.uint8), Path("p/desk_compare.png"))
