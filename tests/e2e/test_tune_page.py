@@ -51,6 +51,9 @@ class Page(Chromium):
     process: TuneProcess
 
     def start(self, width: int = 1280, height: int = 800, scheme: str = "light") -> dict[str, Any]:
+        """With the values of the preset, whatever the test before left in this tab."""
+        if self.driver.current_url == self.process.url:
+            self.js("sessionStorage.clear()")
         self.visit(self.process.url, width, height, scheme)
         return self.settled()
 
@@ -751,6 +754,28 @@ def test_a_command_that_gives_these_masks_no_more_goes(page: Page) -> None:
             page.one("#command-text").send_keys(Keys.CONTROL, "z")
         assert not page.one("#command").is_displayed()
     assert page.focused() == "copy"
+
+
+def test_reload_and_back_keep_values_and_undo(page: Page, kept: Any) -> None:
+    start = page.start()
+    page.slider("pred_iou_thresh").send_keys(Keys.ARROW_RIGHT)
+    page.into_view("#set-parts").send_keys("wholes")
+    last = page.settled(parts="wholes", pred_iou_thresh=0.81)
+    page.driver.refresh()
+    assert_shown(page, kept, page.settled(parts="wholes"))
+    assert page.values == last and page.one("#set-parts").get_attribute("value") == "wholes"
+    page.driver.get("about:blank")
+    page.driver.back()
+    assert page.settled(parts="wholes") == last
+    page.one("#undo").click()
+    page.settled(parts="keep")
+    page.driver.refresh()
+    page.settled(parts="keep", pred_iou_thresh=0.81)
+    page.one("#undo").click()
+    assert page.settled(pred_iou_thresh=0.80) == start and not page.allows("undo")
+    page.one("#redo").click()
+    page.one("#redo").click()
+    assert page.settled(parts="wholes") == last
 
 
 def test_the_result_is_said_when_the_sliders_rest(page: Page) -> None:

@@ -5,6 +5,7 @@ import { Histogram } from "./histogram.js";
 import { History } from "./history.js";
 import { allow, byId, hide, make } from "./making.js";
 import { Model } from "./model.js";
+import { remember, remembered } from "./remembering.js";
 import { showResults } from "./results.js";
 import { Gone, Latest, Refused, answering, ask } from "./server.js";
 import { Stage } from "./stage.js";
@@ -15,8 +16,10 @@ const HISTOGRAMS = { pred_iou_thresh: "predicted_iou", stability_score_thresh: "
 class Page {
   constructor(start) {
     this.start = start;
-    this.values = { ...start.values };
-    this.history = new History({ ...this.values });
+    this.history = new History({ ...start.values });
+    const before = remembered();
+    if (before) this.history.resume(before);
+    this.values = { ...this.history.values };
     this.scores = new Map();
     this.head();
     this.stage = new Stage(start.photo, (x, y) => this.askWhy(x, y));
@@ -108,6 +111,7 @@ class Page {
   settle() {
     if (this.history.settle({ ...this.values })) this.askWhyAgain();
     this.showHistory();
+    remember(this.history);
   }
 
   go(values) {
@@ -115,8 +119,8 @@ class Page {
     this.outdate();
     this.showValues();
     this.showHistory();
-    this.refresh();
-    this.askWhyAgain();
+    remember(this.history);
+    this.askAgain();
   }
 
   letIn(key, value) {
