@@ -555,7 +555,9 @@ def test_everything_has_a_name_for_screen_readers(page: Page) -> None:
     assert {"slider", "spinbutton", "combobox", "checkbox", "application"} <= {role for role, _ in named}
 
 
-@pytest.mark.parametrize("size", [(1280, 800), (800, 1000), (1920, 1080), (420, 800)])
+@pytest.mark.parametrize(
+    "size", [(1280, 800), (800, 1000), (1920, 1080), (800, 600), (640, 800), (420, 800), (320, 640)]
+)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_sticks_out(page: Page, size: tuple[int, int], scheme: str) -> None:
     page.start(*size, scheme)
@@ -563,12 +565,19 @@ def test_nothing_sticks_out(page: Page, size: tuple[int, int], scheme: str) -> N
     page.wait(lambda: page.all("#why-list li"), "an explanation")
     page.one("#copy").click()
     page.wait(lambda: page.one("#command").is_displayed(), "the command")
+    wide, high = page.js("const e = document.documentElement; return [e.scrollWidth, e.scrollHeight]")
+    # In small windows there is no room for photo, explanation and values one over another.
+    assert wide <= size[0] and (high <= size[1] or size[0] <= 640 or size == (800, 600))
     assert page.js(
-        "const e = document.documentElement; return e.scrollWidth <= innerWidth && e.scrollHeight <= innerHeight"
+        "const [why, values] = ['#why', '.values'].map(s => document.querySelector(s).getBoundingClientRect());"
+        "return why.bottom <= values.top || why.right <= values.left"
     )
+    assert page.one("#why-list").size["height"] >= 60
+    page.point(80, 50).perform()
     sticking = page.js(
-        "return [...document.querySelectorAll('header *, .bar *, .values *, #why *, #command *')].filter(e => {"
-        "  const r = e.getBoundingClientRect(); return r.width && (r.left < -0.5 || r.right > innerWidth + 0.5);"
+        "return [...document.querySelectorAll('header *, .bar *, .values *, #why *, #command *, #tip')].filter(e => {"
+        "  const r = e.getBoundingClientRect(), end = document.documentElement.clientWidth;"
+        "  return r.width && (r.left < -0.5 || r.right > end + 0.5);"
         "}).map(e => e.id || e.className || e.tagName)"
     )
     assert sticking == []

@@ -103,7 +103,7 @@ export class Stage {
       this.tip.hidden = false;
     }
     const { offsetWidth, offsetHeight } = this.tip, [x, y] = this.pointer;
-    const left = Math.max(4, Math.min(x + 14, innerWidth - offsetWidth - 4));
+    const left = Math.max(4, Math.min(x + 14, document.documentElement.clientWidth - offsetWidth - 4));
     const top = y + 18 + offsetHeight > innerHeight ? y - offsetHeight - 10 : y + 18;
     this.tip.style.transform = `translate(${left}px, ${top}px)`;
   }
