@@ -813,6 +813,22 @@ def test_the_focus_stays_where_it_was(page: Page, kept: Any) -> None:
         assert page.focused() == button and not page.allows(button)
 
 
+def test_keys_alone_reach_all_of_a_zoomed_photo(page: Page) -> None:
+    page.start()
+    stage = page.one("#stage")
+    page.js("arguments[0].focus()", stage)
+    stage.send_keys(*[Keys.ARROW_RIGHT] * 2, *["+"] * 5)
+    box = (
+        "const c = document.getElementById('cross').getBoundingClientRect(), s = document.getElementById('stage')"
+        ".getBoundingClientRect(); return [c.left - s.left, s.right - c.left, c.top - s.top, s.bottom - c.top]"
+    )
+    for key in (Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ARROW_LEFT, Keys.ARROW_UP):
+        for _ in range(7):
+            stage.send_keys(*[key] * 10)
+            assert min(page.js(box)) > 0, key
+    page.wait(lambda: page.js("return document.getElementById('cross').style.transform"), "the cross")
+
+
 def test_points_that_another_tab_added_move_no_values(page: Page) -> None:
     start = page.start()
     page.js(
