@@ -787,6 +787,26 @@ def test_reload_and_back_keep_values_and_undo(page: Page, kept: Any) -> None:
     assert page.settled(parts="wholes") == last
 
 
+def test_whatever_a_key_allows_may_be_typed(page: Page, kept: Any) -> None:
+    page.start()
+    page.into_view("#set-parts").send_keys("drop")
+    for key, text, value in [
+        ("max_mask_area_fraction", "0.004", 0.004),
+        ("parts_min_siblings", "100", 100),
+        ("box_nms_thresh", "1", 1),
+        ("min_mask_region_area", "1000000", 1000000),
+    ]:
+        page.type(key, text)
+        page.settled(**{key: value})
+        assert page.number(key).get_attribute("value") == text
+        assert not page.all("input:invalid"), key
+    page.type("max_mask_area_fraction", "0")
+    assert page.number("max_mask_area_fraction").get_attribute("value") == "0.004"
+    page.type("min_mask_region_area", "20")
+    values = page.settled(min_mask_region_area=20)
+    assert_shown(page, kept, values)
+
+
 def test_the_result_is_said_when_the_sliders_rest(page: Page) -> None:
     page.start()
     said = "return document.getElementById('result-said').textContent"

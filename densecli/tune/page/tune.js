@@ -23,10 +23,8 @@ class Page {
     this.scores = new Map();
     this.head();
     this.stage = new Stage(start.photo, (x, y) => this.askWhy(x, y));
-    this.why = new Why((mask) => this.stage.pin(mask), (key, value) => this.letIn(key, value), (key, value) => {
-      const found = this.controls.get(key);
-      return found && (typeof value !== "number" || (value >= found.about.min && value <= found.about.max));
-    });
+    this.why = new Why((mask) => this.stage.pin(mask), (key, value) => this.letIn(key, value),
+      (key, value) => this.controls.get(key)?.allows(value));
     this.build();
     this.model = new Model(start, () => this.values, (n) => this.gridAdded(n), () => this.askAgain(), fail);
     this.latest = new Latest("choose", (answer, begin, body) => this.take(answer, begin, body), fail,
