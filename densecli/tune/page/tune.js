@@ -241,10 +241,11 @@ class Page {
   // --- what leaves the page ----------------------------------------------------------------------------------------
 
   async download() {
-    const { name, text } = await ask("preset", { values: this.values });
+    const { name, text, note } = await ask("preset", { values: this.values });
     const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "application/yaml" })), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    byId("download-said").textContent = note;
   }
 
   async copy() {
