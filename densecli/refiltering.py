@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,12 +78,13 @@ def choose_again(
     load_seconds: float = 0.0,
     look: SecondLook | None = None,
     journal: Journal | None = None,
+    still_wanted: Callable[[], None] = lambda: None,
 ) -> Segmentation:
     """As `refiltered`, with the values as they are to be used.
 
     look: the model at hand for the same image (Segmenter.second_look), for `fill` and `ask_for_wholes`. Without it
     the first is refused and the second says in a warning what it could not ask. journal: is told what each filter
-    takes.
+    takes. still_wanted: called every moment while edges are refined; what it raises calls the work off.
     """
     shown = shown_name(str(kept.path or kept.image["path"]))
     if (refusal := kept.proposals.refusal(preset.generator, with_model=look is not None)) is not None:
@@ -97,7 +98,7 @@ def choose_again(
         except InputError as error:
             raise UsageError(str(error)) from error
     try:
-        masks, funnel = kept.proposals.select(preset.generator, preset.cleanup, journal, look, pixels)
+        masks, funnel = kept.proposals.select(preset.generator, preset.cleanup, journal, look, pixels, still_wanted)
     except ValueError as error:
         raise InputError(
             f"{shown}: is damaged ({error}); make it again with `densecli segment --save candidates`"

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,10 +49,15 @@ _REMEMBERED_BYTES = 1 << 28
 
 
 class Guide:
-    """The photo whose edges count, H×W×3 uint8 RGB. logits_size: height and width of the model's own grid."""
+    """The photo whose edges count, H×W×3 uint8 RGB. logits_size: height and width of the model's own grid.
 
-    def __init__(self, pixels: np.ndarray, logits_size: tuple[int, int]) -> None:
-        self.pixels, self.logits_size = pixels, logits_size
+    still_wanted: called every moment of the work with it; raises what it likes to call the work off.
+    """
+
+    def __init__(
+        self, pixels: np.ndarray, logits_size: tuple[int, int], still_wanted: Callable[[], None] = lambda: None
+    ) -> None:
+        self.pixels, self.logits_size, self.still_wanted = pixels, logits_size, still_wanted
         self._smaller: dict[tuple[int, int], np.ndarray] = {}
 
     def smaller(self, fx: int, fy: int) -> np.ndarray:
@@ -122,6 +127,7 @@ class _Edges:
         self._remembered: OrderedDict[int, _Edge] = OrderedDict()
 
     def __call__(self, i: int) -> _Edge:
+        self._guide.still_wanted()
         kept = self._remembered
         if i not in kept:
             kept[i] = _Edge(self._masks[i], self._crop_sizes[i], self._guide)
@@ -204,6 +210,7 @@ class _Edge:
 
     def _decided(self, tile: tuple[slice, slice]) -> np.ndarray:
         """The margins of the photo's pixels in a tile of the smaller picture: h×w float32."""
+        self.guide.still_wanted()  # an edge around all of a large photo takes seconds
         scale, frame = self.scale, self.frame
         # One more pixel all around, so that enlarging has both neighbours.
         inner, (rows, columns) = _grown(tile, 1, self.band.shape)

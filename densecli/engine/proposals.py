@@ -10,7 +10,7 @@ unpacked.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -202,11 +202,13 @@ class Proposals:
         journal: Journal | None = None,
         look: SecondLook | None = None,
         pixels: np.ndarray | None = None,
+        still_wanted: Callable[[], None] = lambda: None,
     ) -> tuple[list[Mask], Funnel]:
         """Masks and funnel of a fresh run with these values. journal: is told what each filter takes.
 
         look: the model at hand for the same image. Without it nothing is asked for wholes, and `Funnel.unasked`
         says how many groups would have been. pixels: the image, H×W×3 uint8 RGB, which `refine_edges` needs.
+        still_wanted: called every moment while edges are refined; what it raises calls the work off.
         Raises ValueError where `refusal` has an objection, or where the masks' bytes are damaged.
         """
         if (refusal := self.refusal(wish, with_model=look is not None)) is not None:
@@ -228,7 +230,7 @@ class Proposals:
                 winner.candidate = begin + i
             winners += of_crop
             begin += n
-        guide = None if pixels is None else Guide(pixels, self.logits_size)
+        guide = None if pixels is None else Guide(pixels, self.logits_size, still_wanted)
         return finished(winners, len(crop_list), self.size, wish, cleanup, funnel, journal, look, guide), funnel
 
 

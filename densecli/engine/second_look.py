@@ -54,12 +54,13 @@ class SecondLook:
 
     @property
     def progress(self) -> Callable[[int, int], None] | None:
-        """Called with points done and points in all; may be set at any time."""
+        """Called with points done and points in all. May be set at any time, and then counts those asked from there."""
         return self._run.progress
 
     @progress.setter
     def progress(self, progress: Callable[[int, int], None] | None) -> None:
         self._run.progress = progress
+        self._asked = 0
 
     @property
     def device(self) -> torch.device:

@@ -19,7 +19,8 @@ SHOWN_SECTIONS = ("generator", "cleanup")
 FIXED_KEYS = (*GRID_KEYS, *MASK_KEYS)
 MODEL_KEYS = ("ask_for_wholes", "fill")
 """Without the model these have no effect."""
-# Without NMS, thousands of masks are left, over which a move of a slider takes seconds. May still be typed.
+# Sliders end where moves of them are of use; all that a key allows may still be typed. Without NMS, thousands of masks
+# are left, over which a move takes seconds.
 _SLIDERS_END = {"box_nms_thresh": 0.95, "crop_nms_thresh": 0.95}
 _FLOORS = {"pred_iou_thresh": "predicted_iou", "stability_score_thresh": "stability"}
 _LABELS = {
@@ -42,8 +43,9 @@ _HIGHEST = {"parts_min_siblings": 40}
 def controls(preset: ResolvedPreset, floor: Floor, pixels: int, with_model: bool) -> list[dict[str, Any]]:
     """One entry for each key that can be moved, in the order of a preset file.
 
-    key, section, label, meaning, kind (toggle, choice, number), nullable; choices; min, max, slider_max, step,
-    integer, logarithmic, unit, floor (whether min is what was kept, and not what the key allows). pixels: of the image.
+    key, section, label, meaning, kind (toggle, choice, number), nullable; choices; min, above_min (whether min itself
+    is too low), max (None: no end), slider_min, slider_max, step, integer, logarithmic, unit, floor (whether min is
+    what was kept, and not what the key allows). pixels: of the image.
     """
     found = []
     for section in SHOWN_SECTIONS:
@@ -104,15 +106,13 @@ def _range(key: str, entry: dict[str, Any], floor: Floor, pixels: int) -> dict[s
         low = max(low, getattr(floor, _FLOORS[key]))
     # Areas and the like: small steps matter where numbers are small.
     logarithmic = integer and high is None and key not in _HIGHEST
-    if high is None:
-        high = _HIGHEST.get(key, max(1, pixels // 4))
     step = 1 if integer else 0.01
-    if entry["above_min"]:
-        low += step
+    end = _HIGHEST.get(key, max(1, pixels // 4)) if high is None else high
     return {
         "min": low,
         "max": high,
-        "slider_max": _SLIDERS_END.get(key, high),
+        "slider_min": low + step if entry["above_min"] else low,
+        "slider_max": _SLIDERS_END.get(key, end),
         "step": step,
         "decimals": 0 if integer else -round(math.log10(step)),
         "logarithmic": logarithmic,

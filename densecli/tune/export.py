@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from densecli import __version__, checkpoints, model
+from densecli.model_names import names_file
 from densecli.preset_wording import to_yaml
 from densecli.presets import Preset, ResolvedPreset
 from densecli.wording import shown_name
@@ -27,14 +28,13 @@ class Origin:
     options: Sequence[str]
 
 
-def preset_yaml(wish: ResolvedPreset, preset: Preset, photo: str) -> str:
+def preset_yaml(wish: ResolvedPreset, preset: Preset, origin: Origin) -> str:
     """Text of a preset file that holds every value and extends nothing."""
-    # The values fit the model that they were tuned with, so that is the one to prefer.
-    known = (model.STARTER, *checkpoints.load_registry().entries)
     tuned = preset.model_copy(
         update={
-            "model": wish.model_name if wish.model_name in known else preset.model,
-            "description": f"{preset.name}, tuned on {shown_name(os.path.basename(photo))}",
+            # The values fit the model that they were tuned with, so that is the one to prefer.
+            "model": wish.model_name,
+            "description": f"{preset.name}, tuned on {shown_name(os.path.basename(origin.photo))}",
             "generator": wish.generator,
             "cleanup": wish.cleanup,
             "limits": wish.limits,
@@ -44,7 +44,26 @@ def preset_yaml(wish: ResolvedPreset, preset: Preset, photo: str) -> str:
     head = (
         f"# Made by densecli {__version__}, tune: the values as they apply to the model {shown_name(wish.model_name)}."
     )
-    return f"{head}\n{to_yaml(tuned.as_document())}"
+    document = tuned.as_document()
+    if note := weights_note(wish, origin):
+        # Any model that could stand here would be another one, with other masks.
+        del document["model"]
+        head += f"\n# {note}"
+    return f"{head}\n{to_yaml(document)}"
+
+
+def weights_note(wish: ResolvedPreset, origin: Origin) -> str:
+    """One line that says how to have the model of the values, where a preset file cannot name it; else empty."""
+    told = dict(zip(origin.options[::2], origin.options[1::2], strict=True))
+    if names_file(told.get("-m", "")):
+        weights = [word for option in ("-m", "--config") if option in told for word in (option, told[option])]
+        return f"A preset names no weights of your own; use it with {' '.join(map(_quoted, weights))}"
+    if wish.model_name in (model.STARTER, *checkpoints.load_registry().entries):
+        return ""
+    return (
+        "A preset names no weights of your own; use it with -m FILE, the weights that made the candidates "
+        f"({shown_name(wish.model_name)})"
+    )
 
 
 def command_line(wish: ResolvedPreset, origin: Origin) -> str:

@@ -41,7 +41,10 @@ class Jobs:
         self._job: Job | None = None
 
     def start(self, what: str, work: Callable[[Progress], Any]) -> Job:
-        """Begin. work: gets what to call with points done and points in all. Raises UsageError while another runs."""
+        """Begin. work: gets what to call with points done and points in all, and with 0 of 0 where nothing is counted.
+
+        Raises UsageError while another runs.
+        """
         with self._lock:
             if self._job is not None and self._job.state == "running":
                 raise UsageError(f"the model is busy ({self._job.what}); wait for it, or stop it")
@@ -56,7 +59,7 @@ class Jobs:
         return self._job
 
     def stop(self, wait_seconds: float = 0.0) -> bool:
-        """Call the job off; it ends with its next batch of points. Returns whether it has ended by then."""
+        """Call the job off; it ends with its batch of points, or the edge it is at. Returns whether it has by then."""
         self._call_off.set()
         if self._thread is None:
             return True
@@ -65,7 +68,8 @@ class Jobs:
 
     def _run(self, job: Job, work: Callable[[Progress], Any]) -> None:
         def progress(done: int, total: int) -> None:
-            job.done, job.total = done, total
+            if total:
+                job.done, job.total = done, total
             if self._call_off.is_set():
                 raise _CalledOff
 

@@ -53,7 +53,8 @@ def application(tuning: Tuning, origin: export.Origin, token: str, failed: Calla
         "why": _why,
         "preset": lambda tuning, asked: {
             "name": f"{tuning.preset.name}-tuned.yaml",
-            "text": export.preset_yaml(_wish(tuning, asked), tuning.preset, origin.photo),
+            "text": export.preset_yaml(_wish(tuning, asked), tuning.preset, origin),
+            "note": export.weights_note(_wish(tuning, asked), origin),
         },
         "command": lambda tuning, asked: {"text": export.command_line(_wish(tuning, asked), origin)},
         "add-points": lambda tuning, asked: answers.job(tuning.add_points(_integer(asked, "points_per_side"))),

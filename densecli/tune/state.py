@@ -175,7 +175,8 @@ class Tuning:
             if self._look is not None:
                 self._look.progress = progress
             journal = Reasons(kept.proposals, wish.generator)
-            found = choose_again(kept, wish, look=self._look if asks else None, journal=journal)
+            look = self._look if asks else None
+            found = choose_again(kept, wish, look=look, journal=journal, still_wanted=lambda: progress(0, 0))
             self._finished[wish] = found, journal
             while len(self._finished) > _REMEMBERED:
                 self._finished.popitem(last=False)

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,30 @@ class Page(Chromium):
     process: TuneProcess
 
     def start(self, width: int = 1280, height: int = 800, scheme: str = "light") -> dict[str, Any]:
+        """With the values of the preset, whatever the test before left in this tab."""
+        if self.driver.current_url == self.process.url:
+            self.js("sessionStorage.clear()")
         self.visit(self.process.url, width, height, scheme)
         return self.settled()
+
+    def allows(self, button: str) -> bool:
+        return self.one(f"#{button}").get_attribute("aria-disabled") == "false"
+
+    def focused(self) -> str:
+        return str(self.js("return document.activeElement.id"))
+
+    @contextmanager
+    def slow(self, name: str, milliseconds: int) -> Iterator[None]:
+        """Hold back the answers to one question, as a large photo does."""
+        self.js(
+            "const true_fetch = window.true_fetch ||= window.fetch; const held = arguments[0], time = arguments[1];"
+            "window.fetch = async (url, ...rest) => { const answer = await true_fetch(url, ...rest);"
+            " if (url === held) await new Promise(resolve => setTimeout(resolve, time)); return answer; }",
+            f"api/{name}",
+            milliseconds,
+        )
+        yield
+        self.js("window.fetch = window.true_fetch")
 
     @property
     def values(self) -> dict[str, Any]:
@@ -244,7 +267,7 @@ def test_numbers_that_are_not_allowed_go_back(page: Page) -> None:
     for key, text in mistakes:
         page.type(key, text)
         assert float(page.number(key).get_attribute("value") or "nan") == values[key], (key, text)
-    assert page.settled(**values) == values and not page.one("#undo").is_enabled()
+    assert page.settled(**values) == values and not page.allows("undo")
 
 
 def test_dragging_the_line_of_a_histogram(page: Page, kept: Any) -> None:
@@ -265,7 +288,7 @@ def test_dragging_the_line_of_a_histogram(page: Page, kept: Any) -> None:
     for key in ("stability_score_thresh", "pred_iou_thresh"):
         page.one("#undo").click()
         page.settled(**{key: start[key]})
-    assert not page.one("#undo").is_enabled()
+    assert not page.allows("undo")
     label = page.one(".histogram").get_attribute("aria-label") or ""
     assert "candidates are above the threshold" in label
 
@@ -360,13 +383,13 @@ def test_undo_redo_and_reset(page: Page, kept: Any) -> None:
     body.send_keys(Keys.CONTROL, "z")
     body.send_keys(Keys.CONTROL, "z")
     assert page.settled(pred_iou_thresh=0.80, box_nms_thresh=0.7) == start
-    assert not page.one("#undo").is_enabled() and page.number("box_nms_thresh").get_attribute("value") == "0.7"
+    assert not page.allows("undo") and page.number("box_nms_thresh").get_attribute("value") == "0.7"
     for _ in range(4):
         body.send_keys(Keys.CONTROL, Keys.SHIFT, "z")
-    assert page.settled(parts="wholes") == last and not page.one("#redo").is_enabled()
+    assert page.settled(parts="wholes") == last and not page.allows("redo")
     assert_shown(page, kept, last)
     page.one("#reset").click()
-    assert page.settled(parts="keep") == start and not page.one("#reset").is_enabled()
+    assert page.settled(parts="keep") == start and not page.allows("reset")
     page.one("#undo").click()
     assert page.settled(parts="wholes") == last
     # A new move cuts off what was undone.
@@ -374,7 +397,7 @@ def test_undo_redo_and_reset(page: Page, kept: Any) -> None:
     page.settled(parts="keep")
     page.slider("stability_score_thresh").send_keys(Keys.ARROW_RIGHT)
     page.settled(stability_score_thresh=0.86)
-    assert not page.one("#redo").is_enabled()
+    assert not page.allows("redo")
 
 
 def test_preset_and_command_give_the_same_masks(page: Page, kept: Any, folder: Path, run_densecli: Command) -> None:
@@ -532,7 +555,9 @@ def test_everything_has_a_name_for_screen_readers(page: Page) -> None:
     assert {"slider", "spinbutton", "combobox", "checkbox", "application"} <= {role for role, _ in named}
 
 
-@pytest.mark.parametrize("size", [(1280, 800), (800, 1000), (1920, 1080), (420, 800)])
+@pytest.mark.parametrize(
+    "size", [(1280, 800), (800, 1000), (1920, 1080), (800, 600), (640, 800), (420, 800), (320, 640)]
+)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_sticks_out(page: Page, size: tuple[int, int], scheme: str) -> None:
     page.start(*size, scheme)
@@ -540,12 +565,19 @@ def test_nothing_sticks_out(page: Page, size: tuple[int, int], scheme: str) -> N
     page.wait(lambda: page.all("#why-list li"), "an explanation")
     page.one("#copy").click()
     page.wait(lambda: page.one("#command").is_displayed(), "the command")
+    wide, high = page.js("const e = document.documentElement; return [e.scrollWidth, e.scrollHeight]")
+    # In small windows there is no room for photo, explanation and values one over another.
+    assert wide <= size[0] and (high <= size[1] or size[0] <= 640 or size == (800, 600))
     assert page.js(
-        "const e = document.documentElement; return e.scrollWidth <= innerWidth && e.scrollHeight <= innerHeight"
+        "const [why, values] = ['#why', '.values'].map(s => document.querySelector(s).getBoundingClientRect());"
+        "return why.bottom <= values.top || why.right <= values.left"
     )
+    assert page.one("#why-list").size["height"] >= 60
+    page.point(80, 50).perform()
     sticking = page.js(
-        "return [...document.querySelectorAll('header *, .bar *, .values *, #why *, #command *')].filter(e => {"
-        "  const r = e.getBoundingClientRect(); return r.width && (r.left < -0.5 || r.right > innerWidth + 0.5);"
+        "return [...document.querySelectorAll('header *, .bar *, .values *, #why *, #command *, #tip')].filter(e => {"
+        "  const r = e.getBoundingClientRect(), end = document.documentElement.clientWidth;"
+        "  return r.width && (r.left < -0.5 || r.right > end + 0.5);"
         "}).map(e => e.id || e.className || e.tagName)"
     )
     assert sticking == []
@@ -628,3 +660,205 @@ def test_a_large_photo_is_shown_smaller(page: Page, photo: np.ndarray) -> None:
         page.start()  # away from there, so that nothing is asked of a server that is gone
         server.should_exit = True
         running.join(10)
+
+
+# --- when things go wrong, or slowly ---------------------------------------------------------------------------------
+
+
+def test_a_link_that_was_down_for_a_moment_leaves_nothing_behind(page: Page, kept: Any) -> None:
+    page.start()
+    page.driver.execute_cdp_cmd("Network.enable", {})
+    down = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", down)
+    try:
+        page.slider("pred_iou_thresh").send_keys(Keys.ARROW_RIGHT)
+        page.wait(lambda: page.one("#error").is_displayed(), "what went wrong")
+        assert "does not answer" in page.one("#error").text and page.one("body.gone")
+    finally:
+        page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", down | {"offline": False})
+    assert_shown(page, kept, page.settled(pred_iou_thresh=0.81))  # without another move
+    assert not page.all("body.gone") and not page.one("#error").is_displayed()
+    assert all("ERR_INTERNET_DISCONNECTED" in text for text in page.complaints())
+
+
+def test_a_job_goes_on_when_the_link_is_back(page: Page) -> None:
+    page.start()
+    page.js(
+        "const running = {number: 0, what: 'it', state: 'running', done: 1, total: 2, error: '', result: null};"
+        "const answers = [running, null, {...running, state: 'cancelled'}], true_fetch = window.fetch;"
+        "window.fetch = async (url, ...rest) => {"
+        "  if (url === 'api/finish') return new Response(JSON.stringify(running));"
+        "  if (url !== 'api/job') return true_fetch(url, ...rest);"
+        "  const answer = answers.length > 1 ? answers.shift() : answers[0];"
+        "  if (answer === null) throw new TypeError('down');"
+        "  return new Response(JSON.stringify(answer)); }"
+    )
+    page.into_view("#set-fill").click()
+    page.wait(lambda: page.one("#unfinished").is_displayed(), "what is left to do")
+    page.into_view("#finish").click()
+    page.wait(lambda: page.all("body.gone"), "the link to be down")
+    assert page.one("#job").is_displayed() and not page.allows("finish") and not page.allows("add")
+    page.wait(lambda: not page.one("#job").is_displayed(), "the end of the job")
+    assert page.one("#job-said").text == "it: stopped" and page.allows("finish") and page.allows("add")
+    assert not page.all("body.gone")
+
+
+def test_a_slow_answer_is_told_from_the_masks_that_are_shown(page: Page) -> None:
+    page.start()
+    busy = "return document.getElementById('results').getAttribute('aria-busy')"
+    assert page.js(busy) != "true"
+    with page.slow("choose", 1500):
+        page.slider("pred_iou_thresh").send_keys(Keys.ARROW_RIGHT)
+        page.wait(lambda: page.js(busy) == "true", "a sign of work", 1.2)
+        assert page.one("#time").text == "…" and page.values["pred_iou_thresh"] == 0.80
+        page.settled(pred_iou_thresh=0.81)
+    page.wait(lambda: page.js(busy) == "false" and page.one("#time").text.endswith(" ms"), "the end of it")
+
+
+def test_a_late_explanation_does_not_replace_a_newer_one(page: Page) -> None:
+    page.start()
+    with page.slow("why", 1000):
+        page.point(20, 20).click().perform()
+        time.sleep(0.2)
+    page.point(80, 50).click().perform()
+    page.wait(lambda: page.one("#why-title").text.startswith("Pixel 80, 50:"), "the second explanation")
+    time.sleep(1.2)
+    assert page.one("#why-title").text.startswith("Pixel 80, 50:")
+    # And none opens a panel again that was closed.
+    with page.slow("why", 500):
+        page.slider("pred_iou_thresh").send_keys(Keys.ARROW_RIGHT)
+        page.one("#why-close").click()
+        time.sleep(0.8)
+    assert not page.one("#why").is_displayed()
+
+
+@pytest.mark.slow
+def test_explanations_number_the_masks_that_were_worked_out(page: Page) -> None:
+    page.start()
+    page.slider("pred_iou_thresh").send_keys(Keys.HOME)
+    page.type("max_mask_area_fraction", "0.04")  # not what another test had worked out already
+    page.into_view("#set-fill").click()
+    page.settled(pred_iou_thresh=0.3, max_mask_area_fraction=0.04, fill=True)
+    page.wait(lambda: page.one("#unfinished").is_displayed(), "what is left to do")
+    page.point(80, 50).click().perform()
+    page.wait(lambda: page.all("#why-list li"), "an explanation")
+    page.js("document.querySelector('#why-list li').dataset.old = 1")
+    page.into_view("#finish").send_keys(Keys.ENTER)
+    page.wait(lambda: not page.one("#unfinished").is_displayed(), "fill", 60)
+    assert page.focused() == "results"
+    page.wait(lambda: not page.all("#why-list [data-old]"), "a new explanation")
+
+
+# --- what the page says and keeps ------------------------------------------------------------------------------------
+
+
+def test_a_command_that_gives_these_masks_no_more_goes(page: Page) -> None:
+    page.start()
+    for move in ("slider", "undo"):
+        page.one("#copy").click()
+        page.wait(lambda: page.one("#command").is_displayed(), "the command")
+        if move == "slider":
+            page.slider("pred_iou_thresh").send_keys(Keys.ARROW_RIGHT)
+        else:
+            page.one("#command-text").send_keys(Keys.CONTROL, "z")
+        assert not page.one("#command").is_displayed()
+    assert page.focused() == "copy"
+
+
+def test_reload_and_back_keep_values_and_undo(page: Page, kept: Any) -> None:
+    start = page.start()
+    page.slider("pred_iou_thresh").send_keys(Keys.ARROW_RIGHT)
+    page.into_view("#set-parts").send_keys("wholes")
+    last = page.settled(parts="wholes", pred_iou_thresh=0.81)
+    page.driver.refresh()
+    assert_shown(page, kept, page.settled(parts="wholes"))
+    assert page.values == last and page.one("#set-parts").get_attribute("value") == "wholes"
+    page.driver.get("about:blank")
+    page.driver.back()
+    assert page.settled(parts="wholes") == last
+    page.one("#undo").click()
+    page.settled(parts="keep")
+    page.driver.refresh()
+    page.settled(parts="keep", pred_iou_thresh=0.81)
+    page.one("#undo").click()
+    assert page.settled(pred_iou_thresh=0.80) == start and not page.allows("undo")
+    page.one("#redo").click()
+    page.one("#redo").click()
+    assert page.settled(parts="wholes") == last
+
+
+def test_whatever_a_key_allows_may_be_typed(page: Page, kept: Any) -> None:
+    page.start()
+    page.into_view("#set-parts").send_keys("drop")
+    for key, text, value in [
+        ("max_mask_area_fraction", "0.004", 0.004),
+        ("parts_min_siblings", "100", 100),
+        ("box_nms_thresh", "1", 1),
+        ("min_mask_region_area", "1000000", 1000000),
+    ]:
+        page.type(key, text)
+        page.settled(**{key: value})
+        assert page.number(key).get_attribute("value") == text
+        assert not page.all("input:invalid"), key
+    page.type("max_mask_area_fraction", "0")
+    assert page.number("max_mask_area_fraction").get_attribute("value") == "0.004"
+    page.type("min_mask_region_area", "20")
+    values = page.settled(min_mask_region_area=20)
+    assert_shown(page, kept, values)
+
+
+def test_the_result_is_said_when_the_sliders_rest(page: Page) -> None:
+    page.start()
+    said = "return document.getElementById('result-said').textContent"
+    page.wait(lambda: page.js(said), "the first result")
+    page.slider("pred_iou_thresh").send_keys(Keys.HOME)
+    page.settled(pred_iou_thresh=0.3)
+    page.wait(
+        lambda: page.js(said) == f"{page.one('#count').text} masks, {page.one('#coverage').text} covered", "the result"
+    )
+    assert page.one("#result-said").get_attribute("role") == "status"
+
+
+def test_the_focus_stays_where_it_was(page: Page, kept: Any) -> None:
+    page.start()
+    page.point(*below_the_threshold(kept)).click().perform()
+    row = page.wait(lambda: page.all("#why-list li[data-filter=predicted_iou]"), "a dropped candidate")[0]
+    candidate = row.get_attribute("data-candidate")
+    row.find_element("css selector", "button").send_keys(Keys.ENTER)
+    again = f"#why-list li[data-candidate='{candidate}']:not([data-filter=predicted_iou])"
+    page.wait(lambda: page.all(again), "another reason")
+    assert page.js("return document.activeElement.dataset.candidate") == candidate
+    for button in ("undo", "redo", "reset"):
+        page.one(f"#{button}").send_keys(Keys.ENTER)
+        assert page.focused() == button and not page.allows(button)
+
+
+def test_keys_alone_reach_all_of_a_zoomed_photo(page: Page) -> None:
+    page.start()
+    stage = page.one("#stage")
+    page.js("arguments[0].focus()", stage)
+    stage.send_keys(*[Keys.ARROW_RIGHT] * 2, *["+"] * 5)
+    box = (
+        "const c = document.getElementById('cross').getBoundingClientRect(), s = document.getElementById('stage')"
+        ".getBoundingClientRect(); return [c.left - s.left, s.right - c.left, c.top - s.top, s.bottom - c.top]"
+    )
+    for key in (Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ARROW_LEFT, Keys.ARROW_UP):
+        for _ in range(7):
+            stage.send_keys(*[key] * 10)
+            assert min(page.js(box)) > 0, key
+    page.wait(lambda: page.js("return document.getElementById('cross').style.transform"), "the cross")
+
+
+def test_points_that_another_tab_added_move_no_values(page: Page) -> None:
+    start = page.start()
+    page.js(
+        "const true_fetch = window.fetch; let left = 2;"
+        "window.fetch = async (url, ...rest) => url !== 'api/job' ? true_fetch(url, ...rest)"
+        " : new Response(JSON.stringify({number: 7, what: '12 × 12 points', state: left-- > 0 ? 'running' : 'done',"
+        "   done: 1, total: 2, error: '', result: {points_per_side: 12}}));"
+        "return import('./model.js').then(({ Model }) => { new Model("
+        "  {has_model: true, grids: [8], denser: [12]}, null, (n) => { document.body.dataset.moved = n; },"
+        "  () => { document.body.dataset.moved = 'no'; }, null); })"
+    )
+    page.wait(lambda: page.js("return document.body.dataset.moved"), "the end of the job")
+    assert page.js("return document.body.dataset.moved") == "no" and page.values == start

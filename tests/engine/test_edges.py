@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 import pytest
@@ -152,6 +154,19 @@ def two_neighbours() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     left[100:400, 100:365] = True
     right[100:400, 355:600] = True
     return np.full((*SIZE, 3), 128, np.uint8), left, right
+
+
+def test_the_work_can_be_called_off_at_any_mask_and_tile() -> None:
+    pixels, left, right = two_neighbours()
+    for times in range(8):  # the tiles of two edges, then the strip that both claim
+        asked = iter(range(times))
+
+        def still_wanted(asked: Iterator[int] = asked) -> None:
+            if next(asked, None) is None:
+                raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            edges.refined([placed(left), placed(right)], [0.9, 0.8], [SIZE] * 2, Guide(pixels, GRID, still_wanted))
 
 
 @pytest.mark.parametrize("scores", [(0.9, 0.8), (0.8, 0.9)])

@@ -133,6 +133,10 @@ def test_progress_counts_on(starter, photos) -> None:
     for n in (3, 2):
         look.at_points(np.full((n, 2), 50.0), EVERYTHING)
     assert calls == [(3, 3), (5, 5)]
+    # Whoever asks next is told of the own points only.
+    look.progress = look.progress
+    look.at_points(np.full((4, 2), 50.0), EVERYTHING)
+    assert calls[2:] == [(4, 4)]
 
 
 def test_an_empty_question_costs_nothing(starter, photos) -> None:

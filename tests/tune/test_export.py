@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from densecli.presets import load_preset
-from densecli.tune.export import Origin, command_line, preset_yaml
+from densecli.tune.export import Origin, command_line, preset_yaml, weights_note
 from densecli.tune.state import Tuning
 from tests.tune.conftest import Client
 
@@ -50,7 +50,7 @@ def test_both_lead_back_to_the_values(tuning: Tuning, tmp_path: Path, values: di
     text = command_line(wish, origin)
     assert "\n" not in text and read_back(text, "starter") == wish.parameters()
     file = tmp_path / "tuned.yaml"
-    file.write_text(preset_yaml(wish, tuning.preset, origin.photo), encoding="utf-8")
+    file.write_text(preset_yaml(wish, tuning.preset, origin), encoding="utf-8")
     preset = load_preset(file)
     assert preset.model == "starter" and preset.bases == ()
     for model in ("starter", "large"):
@@ -65,6 +65,33 @@ def test_only_what_differs_is_named(tuning: Tuning) -> None:
     )
 
 
+@pytest.mark.parametrize("config", [[], ["--config", "/w/it's mine.yaml"]])
+def test_weights_of_ones_own_are_told_where_a_preset_cannot_name_them(
+    tuning: Tuning, tmp_path: Path, config: list[str]
+) -> None:
+    # Whatever the file is called: what it holds is not the checkpoint of that name.
+    wish = tuning.start.model_copy(update={"model_name": "large"})
+    options = ["-m", "/w/large.pt", "--device", "cpu", *config]
+    preferring = tuning.preset.model_copy(update={"model": "large"})
+    origin = Origin("/photos/desk.png", "dense", load_preset("dense"), options)
+    told = shlex.join(["-m", "/w/large.pt", *config])
+    assert weights_note(wish, origin) == f"A preset names no weights of your own; use it with {told}"
+    text = preset_yaml(wish, preferring, origin)
+    assert text.splitlines()[1] == f"# {weights_note(wish, origin)}"
+    file = tmp_path / "tuned.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert load_preset(file).model is None and load_preset(file).resolve("large").parameters() == wish.parameters()
+    assert told in command_line(wish, origin).replace("--device cpu ", "")
+
+
+def test_candidates_of_such_weights_name_no_other_model(tuning: Tuning) -> None:
+    wish = tuning.start.model_copy(update={"model_name": "mine\nmodel: x"})
+    origin = Origin("/photos/desk.candidates", "dense", load_preset("dense"), [])
+    text = preset_yaml(wish, tuning.preset, origin)
+    assert "\nmodel:" not in text and "use it with -m FILE, the weights that made the candidates (mine" in text
+    assert "\n" not in weights_note(wish, origin) and weights_note(tuning.start, origin) == ""
+
+
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=names)
 def test_any_name_comes_through_a_shell_as_it_is(tuning: Tuning, name: str) -> None:
@@ -75,7 +102,7 @@ def test_any_name_comes_through_a_shell_as_it_is(tuning: Tuning, name: str) -> N
         ["bash", "-c", f"densecli() {{ printf '%s' \"$2\"; }}; {text}"], capture_output=True, timeout=20
     )
     assert done.stdout == os.fsencode(f"/a/{name}") and done.stderr == b""
-    preset = preset_yaml(tuning.start, tuning.preset, origin.photo)
+    preset = preset_yaml(tuning.start, tuning.preset, origin)
     assert preset.encode("utf-8")
 
 

@@ -166,6 +166,40 @@ def test_refined_edges_are_worked_out_when_asked_for_and_need_no_model() -> None
     assert [m.area for m in found.masks] != [m.area for m in preview.masks]
 
 
+def test_refining_edges_can_be_called_off(tuning: Tuning, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    from densecli.engine import edges
+
+    begun, go, true = threading.Event(), threading.Event(), edges._Edge.refined
+
+    def refined(edge: Any) -> Any:
+        begun.set()
+        go.wait(10)
+        return true(edge)
+
+    monkeypatch.setattr(edges._Edge, "refined", refined)
+    client.ask("finish", {"values": {"refine_edges": "guided"}})
+    assert begun.wait(10)
+    client.ask("stop")
+    go.set()
+    assert ended(tuning.jobs).state == "cancelled"
+    assert client.ask("choose", refine_edges="guided")["unfinished"]
+
+
+def test_each_job_counts_its_own_points(photo_file: Path) -> None:
+    segmenter = Segmenter("dense", FIRST_STARTER[0], "cpu", overrides=[*OVERRIDES, "stability_score_thresh=0.6"])
+    kept = segmenter(photo_file, keep_candidates=FLOOR).proposals
+    assert kept is not None
+    tuning = Tuning(kept, segmenter.preset, segmenter)
+    totals = []
+    for share in (0.03, 0.030001):  # as good as the same, but not known yet
+        values = {"fill": True, "ask_for_wholes": False, "pred_iou_thresh": 0.6, "max_mask_area_fraction": share}
+        tuning.finish(tuning.resolved(values))
+        job = ended(tuning.jobs)
+        assert (job.error, job.done) == ("", job.total)
+        totals.append(job.total)
+    assert totals[0] == totals[1] > 0
+
+
 def test_without_a_model_only_choosing_is_left(first: tuple[Segmenter, Any]) -> None:
     _, kept = first
     tuning = Tuning(kept, load_preset("dense"), None)

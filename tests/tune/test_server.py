@@ -160,9 +160,11 @@ def test_every_key_is_on_the_page(client: Client, tuning: Tuning) -> None:
         assert control["meaning"] and control["label"], key
         client.ask("choose", **{key: start["values"][key]})
         if control["kind"] == "number":
-            assert control["min"] <= (start["values"][key] or 0.5) <= control["max"]
-            client.ask("choose", **{key: control["min"]})
-            client.ask("choose", **{key: control["max"]})
+            assert control["slider_min"] <= (start["values"][key] or 0.5) <= control["slider_max"]
+            client.ask("choose", **{key: control["min"]}, status=400 if control["above_min"] else 200)
+            client.ask("choose", **{key: 10**6 if control["max"] is None else control["max"]})
+            for end in ("slider_min", "slider_max"):
+                client.ask("choose", **{key: control[end]})
         for choice in control.get("choices", ()):
             client.ask("choose", **{key: choice})
     floor = tuning.first.proposals.floor

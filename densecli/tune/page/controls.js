@@ -15,6 +15,13 @@ function stops(max) {
   return found;
 }
 
+// The step of a number's field: as fine as its value, since browsers take a value between two steps for a mistake.
+function stepFor(value, { step, decimals }) {
+  const [digits, power = 0] = String(value ?? "").split("e");
+  const places = (digits.split(".")[1] || "").length - Number(power);
+  return places > decimals ? 10 ** -places : step;
+}
+
 class Toggle {
   constructor(about, changed) {
     this.input = make("input", { type: "checkbox", id: `set-${about.key}`, "data-key": about.key });
@@ -24,6 +31,8 @@ class Toggle {
   }
 
   set(value) { this.input.checked = value; }
+
+  allows() { return true; }
 }
 
 class Choice {
@@ -36,20 +45,23 @@ class Choice {
   }
 
   set(value) { this.input.value = value; }
+
+  allows(value) { return this.about.choices.includes(value); }
 }
 
 class Figure {
   constructor(about, changed) {
     this.about = about;
-    this.stops = about.logarithmic ? stops(about.max) : null;
+    this.stops = about.logarithmic ? stops(about.slider_max) : null;
     const id = `set-${about.key}`;
     const label = make("label", { for: id, id: `${id}-label` }, about.label);
-    const range = this.stops ? { min: 0, max: this.stops.length - 1, step: 1 } : { ...about, max: about.slider_max };
+    const range = this.stops ? { min: 0, max: this.stops.length - 1, step: 1 }
+      : { min: about.slider_min, max: about.slider_max, step: about.step };
     this.slider = make("input", {
       type: "range", min: range.min, max: range.max, step: range.step, "aria-labelledby": label.id, "data-key": about.key,
     });
     this.number = make("input", {
-      type: "number", id, min: about.min, max: about.logarithmic ? null : about.max, step: about.step,
+      type: "number", id, min: about.min, max: about.max, step: about.step,
       placeholder: about.nullable ? "none" : null, "data-key": about.key, required: !about.nullable,
     });
     this.slider.addEventListener("input", () => { this.show(this.read()); changed(this.read(), false); });
@@ -80,15 +92,21 @@ class Figure {
   typed() {
     if (this.number.value === "") return this.about.nullable && !this.number.validity.badInput ? null : undefined;
     const value = Number(this.number.value);
-    // Finer steps than the arrows make may be typed.
-    const { rangeUnderflow, rangeOverflow } = this.number.validity;
-    if (!Number.isFinite(value) || rangeUnderflow || rangeOverflow) return undefined;
-    return this.about.integer && !Number.isInteger(value) ? undefined : value;
+    return this.allows(value) ? value : undefined;
+  }
+
+  // Whether the key may have this value: the slider has fewer of them.
+  allows(value) {
+    const { min, max, above_min, integer, nullable } = this.about;
+    if (value === null) return nullable;
+    if (!Number.isFinite(value) || value < min || (above_min && value === min)) return false;
+    return (max === null || value <= max) && (!integer || Number.isInteger(value));
   }
 
   show(value) {
     this.value = value;
     const text = value === null ? "" : String(value);
+    this.number.step = stepFor(value, this.about);
     if (document.activeElement !== this.number || this.typed() !== value) this.number.value = text;
     this.slider.setAttribute("aria-valuetext", value === null ? "none" : `${text} ${this.about.unit}`.trim());
   }

@@ -6,6 +6,9 @@ export class History {
     this.at = 0;
   }
 
+  // Go on where another one was left: { past, at }.
+  resume({ past, at }) { Object.assign(this, { past, at }); }
+
   get values() { return this.past[this.at]; }
   get canUndo() { return this.at > 0; }
   get canRedo() { return this.at < this.past.length - 1; }

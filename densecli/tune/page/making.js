@@ -26,6 +26,18 @@ function fitted(element, attributes, children) {
   return element;
 }
 
+// A button that cannot be used now: unlike one that is disabled, it keeps the focus.
+export function allow(button, allowed) { button.setAttribute("aria-disabled", !allowed); }
+
+export function isAllowed(button) { return button.getAttribute("aria-disabled") !== "true"; }
+
+// Hide an element; a focus that is inside goes elsewhere, and not back to the top of the page.
+export function hide(element, elsewhere) {
+  const focused = element.contains(document.activeElement);
+  element.hidden = true;
+  if (focused) elsewhere.focus();
+}
+
 export function swatch(color) {
   const element = make("i.swatch", { "aria-hidden": "true" });
   element.style.background = color;

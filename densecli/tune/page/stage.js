@@ -3,7 +3,7 @@
 import { byId, number, score, swatch } from "./making.js";
 import { Labels, Scale, spotlight } from "./masks.js";
 
-const MOST_ZOOM = 32, WHEEL = 0.0015, CLICK_TOLERANCE = 4;
+const MOST_ZOOM = 32, WHEEL = 0.0015, CLICK_TOLERANCE = 4, MARGIN = 24;
 
 export function maskText(mask) {
   const part = mask.parent ? ` · part of ${mask.parent}` : "";
@@ -103,7 +103,7 @@ export class Stage {
       this.tip.hidden = false;
     }
     const { offsetWidth, offsetHeight } = this.tip, [x, y] = this.pointer;
-    const left = Math.max(4, Math.min(x + 14, innerWidth - offsetWidth - 4));
+    const left = Math.max(4, Math.min(x + 14, document.documentElement.clientWidth - offsetWidth - 4));
     const top = y + 18 + offsetHeight > innerHeight ? y - offsetHeight - 10 : y + 18;
     this.tip.style.transform = `translate(${left}px, ${top}px)`;
   }
@@ -219,6 +219,7 @@ export class Stage {
       this.cross = [Math.min(width - 1, Math.max(0, x + dx)), Math.min(height - 1, Math.max(0, y + dy))];
       this.pointer = null;
       this.keyed = true;
+      this.follow();
       this.drawCross();
       this.look();
       this.said.textContent = this.lit ? maskText(this.lit) : "no mask here";
@@ -232,6 +233,16 @@ export class Stage {
       return;
     }
     event.preventDefault();
+  }
+
+  // Move the view so that the cross is in it, with some room around.
+  follow() {
+    const rooms = [this.area.clientWidth, this.area.clientHeight];
+    const [dx, dy] = this.crossPlace().map((at, i) => Math.min(0, rooms[i] - MARGIN - at) + Math.max(0, MARGIN - at));
+    if (!dx && !dy) return;
+    this.view.x += dx;
+    this.view.y += dy;
+    this.place();
   }
 
   crossPlace() {

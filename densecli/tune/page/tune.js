@@ -3,10 +3,11 @@
 import { control } from "./controls.js";
 import { Histogram } from "./histogram.js";
 import { History } from "./history.js";
-import { byId, make } from "./making.js";
+import { allow, byId, hide, make } from "./making.js";
 import { Model } from "./model.js";
+import { remember, remembered } from "./remembering.js";
 import { showResults } from "./results.js";
-import { Gone, Latest, Refused, ask } from "./server.js";
+import { Gone, Latest, Refused, answering, ask } from "./server.js";
 import { Stage } from "./stage.js";
 import { Why } from "./why.js";
 
@@ -15,18 +16,19 @@ const HISTOGRAMS = { pred_iou_thresh: "predicted_iou", stability_score_thresh: "
 class Page {
   constructor(start) {
     this.start = start;
-    this.values = { ...start.values };
-    this.history = new History({ ...this.values });
+    this.history = new History({ ...start.values });
+    const before = remembered();
+    if (before) this.history.resume(before);
+    this.values = { ...this.history.values };
     this.scores = new Map();
     this.head();
     this.stage = new Stage(start.photo, (x, y) => this.askWhy(x, y));
-    this.why = new Why((mask) => this.stage.pin(mask), (key, value) => this.letIn(key, value), (key, value) => {
-      const found = this.controls.get(key);
-      return found && (typeof value !== "number" || (value >= found.about.min && value <= found.about.max));
-    });
+    this.why = new Why((mask) => this.stage.pin(mask), (key, value) => this.letIn(key, value),
+      (key, value) => this.controls.get(key)?.allows(value));
     this.build();
-    this.model = new Model(start, () => this.values, (n) => this.gridAdded(n), () => this.refresh(), fail);
-    this.latest = new Latest("choose", (answer, begin, body) => this.take(answer, begin, body), fail);
+    this.model = new Model(start, () => this.values, (n) => this.gridAdded(n), () => this.askAgain(), fail);
+    this.latest = new Latest("choose", (answer, begin, body) => this.take(answer, begin, body), fail,
+      (busy) => this.showBusy(busy));
     this.listen();
     this.showValues();
     this.refresh();
@@ -83,7 +85,7 @@ class Page {
     byId("opacity").addEventListener("input", () => this.showOpacity());
     byId("download").addEventListener("click", () => this.download().catch(fail));
     byId("copy").addEventListener("click", () => this.copy().catch(fail));
-    byId("command-close").addEventListener("click", () => { byId("command").hidden = true; byId("copy").focus(); });
+    byId("command-close").addEventListener("click", () => hide(byId("command"), byId("copy")));
     document.addEventListener("keydown", (event) => {
       const key = event.key.toLowerCase();
       if (!(event.ctrlKey || event.metaKey) || event.altKey || (key !== "z" && key !== "y")) return;
@@ -98,6 +100,7 @@ class Page {
 
   change(key, value, settled) {
     this.values = { ...this.values, [key]: value };
+    this.outdate();
     if (settled) this.settle();
     this.mark();
     this.refresh();
@@ -106,14 +109,16 @@ class Page {
   settle() {
     if (this.history.settle({ ...this.values })) this.askWhyAgain();
     this.showHistory();
+    remember(this.history);
   }
 
   go(values) {
     this.values = { ...values };
+    this.outdate();
     this.showValues();
     this.showHistory();
-    this.refresh();
-    this.askWhyAgain();
+    remember(this.history);
+    this.askAgain();
   }
 
   letIn(key, value) {
@@ -145,9 +150,9 @@ class Page {
   }
 
   showHistory() {
-    byId("undo").disabled = !this.history.canUndo;
-    byId("redo").disabled = !this.history.canRedo;
-    byId("reset").disabled = JSON.stringify(this.values) === JSON.stringify(this.start.values);
+    allow(byId("undo"), this.history.canUndo);
+    allow(byId("redo"), this.history.canRedo);
+    allow(byId("reset"), JSON.stringify(this.values) !== JSON.stringify(this.start.values));
   }
 
   showOpacity() {
@@ -160,15 +165,28 @@ class Page {
 
   refresh() { this.latest.ask({ values: this.values }); }
 
+  // The same values, and something may have changed about what they make.
+  askAgain() {
+    this.refresh();
+    this.askWhyAgain();
+  }
+
+  showBusy(busy) {
+    byId("results").setAttribute("aria-busy", busy);
+    document.body.classList.toggle("busy", busy);
+    if (busy) byId("time").textContent = "…";
+  }
+
   take(answer, begin, body) {
     this.masks = answer.masks;
     this.stage.paint(answer.masks);
     showResults(answer, this.stage.coverage);
-    byId("unfinished").hidden = !answer.unfinished;
+    if (answer.unfinished) byId("unfinished").hidden = false;
+    else hide(byId("unfinished"), byId("results"));
     this.model.offer(answer);
     byId("set-points_per_side").value = this.values.points_per_side;
     this.loadScores();
-    byId("error").hidden = true;
+    wellAgain();
     const taken = performance.now() - begin;
     byId("time").textContent = `${Math.round(taken)} ms`;
     document.body.dataset.shown = JSON.stringify(body.values);
@@ -203,30 +221,39 @@ class Page {
     histogram.show(scores[HISTOGRAMS[key]], counted, this.values[key]);
   }
 
-  async askWhy(x, y) {
+  // again: the same pixel, for as long as its explanation is open.
+  async askWhy(x, y, again = false) {
+    const asked = this.asked = Symbol("why");
     try {
       const answer = await ask("why", { values: this.values, x, y });
+      await this.latest.done;  // mask numbers and colours are those of the masks that are shown
+      if (asked !== this.asked || (again && !this.why.place)) return;
       this.why.show(answer, new Map((this.masks || []).map((mask) => [mask.id, mask.color])));
     } catch (error) {
-      fail(error);
+      if (asked === this.asked) fail(error);
     }
   }
 
   askWhyAgain() {
-    if (this.why.place) this.askWhy(...this.why.place);
+    if (this.why.place) this.askWhy(...this.why.place, true);
   }
 
   // --- what leaves the page ----------------------------------------------------------------------------------------
 
   async download() {
-    const { name, text } = await ask("preset", { values: this.values });
+    const { name, text, note } = await ask("preset", { values: this.values });
     const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "application/yaml" })), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    byId("download-said").textContent = note;
   }
 
   async copy() {
-    const { text } = await ask("command", { values: this.values });
+    let text, values;
+    do {
+      values = this.values;
+      ({ text } = await ask("command", { values }));
+    } while (values !== this.values);  // moved on meanwhile
     byId("command-text").value = text;
     byId("command").hidden = false;
     let said = "Copied:";
@@ -238,13 +265,40 @@ class Page {
     }
     byId("command-said").textContent = said;
   }
+
+  // What was taken from the page gives these masks no more.
+  outdate() {
+    hide(byId("command"), byId("copy"));
+    byId("download-said").textContent = "";
+  }
 }
 
 function fail(error) {
   if (!(error instanceof Refused || error instanceof Gone)) reportError(error);
   byId("error").hidden = false;
   byId("error").textContent = error.message;
-  document.body.classList.toggle("gone", error instanceof Gone);
+  const gone = error instanceof Gone;
+  document.body.classList.toggle("gone", gone);
+  if (!gone || away) return;
+  away = true;
+  answering().then(back);
 }
 
-ask("start").then((start) => { new Page(start); }, fail);
+function wellAgain() {
+  byId("error").hidden = true;
+  document.body.classList.remove("gone");
+}
+
+function back() {
+  away = false;
+  wellAgain();
+  if (page) page.askAgain();
+  else open();
+}
+
+let page = null;
+let away = false;
+
+function open() { ask("start").then((start) => { page = new Page(start); }, fail); }
+
+open();

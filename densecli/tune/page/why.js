@@ -15,6 +15,8 @@ export class Why {
   get place() { return this.panel.hidden ? null : this.shown; }
 
   show(answer, colors) {
+    const same = this.place && this.place[0] === answer.x && this.place[1] === answer.y;
+    const focused = document.activeElement?.closest("#why-list li")?.dataset.candidate;
     this.shown = [answer.x, answer.y];
     this.panel.hidden = false;
     byId("why-title").textContent = `Pixel ${answer.x}, ${answer.y}: ${answer.more ? "more than " : ""}${plural(answer.candidates.length, "candidate")}`;
@@ -23,7 +25,12 @@ export class Why {
       : `${kept ? `${number(kept)} of them ${kept === 1 ? "is a mask" : "are masks"}` : "None of them is a mask"}` +
         "; duplicates come last.";
     this.list.replaceChildren(...answer.candidates.map((candidate) => this.row(candidate, colors)));
-    this.list.scrollTop = 0;
+    if (!same) this.list.scrollTop = 0;
+    if (focused === undefined) return;
+    // The focus stays with its candidate, wherever that stands now.
+    const row = this.list.querySelector(`[data-candidate="${focused}"]`) || this.list.firstElementChild;
+    this.pin(null);
+    (row || byId("why-close")).focus();
   }
 
   row(candidate, colors) {
