@@ -696,6 +696,8 @@ def test_overlay_video_of_a_video_of_variable_rate(
     seconds = [frame.seconds for frame in again]
     if with_pyav:
         assert seconds == pytest.approx(UNSTEADY, abs=0.001)
+        with av.open(str(tmp_path / "clip_overlay.mp4")) as container:
+            assert (container.duration or 0) / 1e6 > UNSTEADY[-1]
     else:  # OpenCV writes at one rate
         assert seconds[-1] == pytest.approx(UNSTEADY[-1], abs=0.1)
 

@@ -52,6 +52,7 @@ def _write_pyav(pictures: Iterator[np.ndarray], path: Path, timing: Timing) -> N
         stream.pix_fmt = "yuv420p"
         if timing.seconds is not None:
             stream.codec_context.time_base = _TICK
+            stream.codec_context.max_b_frames = 0  # MP4 would take the time of the last one decoded for its length
         stream.codec_context.sample_aspect_ratio = timing.pixel_aspect.limit_denominator(255)
         matrix = ""
         for number, pixels in enumerate(pictures):
