@@ -15,6 +15,7 @@ from densecli.console import Console
 from densecli.files import check_writable
 from densecli.masks import Segmentation
 from densecli.model_names import check_named
+from densecli.output_names import COCO, MANIFEST
 from densecli.places import Here, Place
 from densecli.remote.place import RemotePlace
 from densecli.remote.store import Store, StoreError
@@ -186,8 +187,8 @@ def _check_candidates(job: Job) -> None:
 
 def _check_coco(job: Job, place: Place) -> None:
     """Raise OutputError where the file of all masks would be replaced that a run of batch keeps whole."""
-    path = place.folder / "annotations_coco.json"
-    of_batch = place.found(place.folder / "manifest.jsonl") if place.apart else has_manifest(str(place.folder))
+    path = place.folder / COCO
+    of_batch = place.found(place.folder / MANIFEST) if place.apart else has_manifest(str(place.folder))
     if "coco" in job.kinds and place.found(path) and of_batch:
         raise errors.OutputError(
             f"{place.shown(path)}: is of a run of batch; add to it with densecli batch, or choose another --output-dir"

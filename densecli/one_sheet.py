@@ -13,6 +13,7 @@ from densecli import errors
 from densecli.console import Console
 from densecli.files import check_writable, complete_file
 from densecli.model_names import check_named
+from densecli.output_names import SHEET
 from densecli.presets import Preset, load_preset
 from densecli.sinks import WriteOptions
 from densecli.sinks.candidates import is_candidates
@@ -35,7 +36,7 @@ class SheetJob:
 
     def place(self) -> Path:
         """Where the sheet goes. Raises UsageError for a place that cannot be meant."""
-        path = self.output or DEFAULT_FOLDER / f"{output_stem(self.image)}_compare.png"
+        path = self.output or DEFAULT_FOLDER / (output_stem(self.image) + SHEET)
         if path.suffix.lower() != ".png":
             raise errors.UsageError(
                 f"--output {shown_name(str(path))}: the sheet is a PNG; give a name that ends in .png"

@@ -21,6 +21,7 @@ from densecli.batch.remote_lock import StoreLock
 from densecli.console import Console
 from densecli.errors import DensecliError
 from densecli.files import TEMPORARY_PREFIX, explained, sha256_of
+from densecli.output_names import COCO, REPORT
 from densecli.places import Here, Place
 from densecli.remote.place import RemotePlace
 from densecli.remote.store import Store, StoreError
@@ -120,7 +121,7 @@ class RemoteDestination:
         if found != self._state():
             return False
         folder, job = self._job.output_dir, self._job
-        spanning = ["report.html"] * job.report + ["annotations_coco.json"] * ("coco" in job.kinds)
+        spanning = [REPORT] * job.report + [COCO] * ("coco" in job.kinds)
         return all(self.place.found(folder / name) for name in spanning)
 
     def after_finishing(self) -> None:

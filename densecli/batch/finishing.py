@@ -18,6 +18,7 @@ from densecli.batch.workers import Description
 from densecli.console import Console
 from densecli.errors import DensecliError, OutputError
 from densecli.masks import Segmentation
+from densecli.output_names import REPORT
 from densecli.places import Place
 from densecli.sinks import KINDS
 from densecli.sinks.one_image import put_in_place
@@ -110,7 +111,7 @@ class Spanning:
         job = self._job
         if self._datasets.kinds or self._videos:
             return False  # they know themselves what is up to date
-        return not job.report or _is_newer(job.output_dir / "report.html", manifest_paths(job.output_dir))
+        return not job.report or _is_newer(job.output_dir / REPORT, manifest_paths(job.output_dir))
 
     def finish(
         self, record: Record, console: Console, description: Description, began: float

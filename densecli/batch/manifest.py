@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from densecli.errors import OutputError
 from densecli.files import explained
+from densecli.output_names import manifest_name
 from densecli.sources.own_outputs import is_manifest_name
 from densecli.wording import shown_name
 
@@ -28,7 +29,7 @@ SCHEMA = "densecli/manifest/1"
 
 def manifest_path(output_dir: Path, shard: tuple[int, int] | None = None) -> Path:
     """The file that a run writes."""
-    return output_dir / (f"manifest.{shard[0]}-of-{shard[1]}.jsonl" if shard else "manifest.jsonl")
+    return output_dir / manifest_name(shard)
 
 
 def manifest_paths(output_dir: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from densecli.files import TEMPORARY_PREFIX
+from densecli.output_names import FOLDERS
 from densecli.remote.listing import Listing
 from densecli.remote.store import Store
 from densecli.sources.folders import Facts
@@ -61,7 +62,7 @@ class RemotePlace:
         if facts is not None:
             return facts[0] != 0
         # There are no empty folders in a bucket.
-        return listing.has_folder(last) or (masks == 0 and last.endswith(("_masks", "_cutouts")))
+        return listing.has_folder(last) or (masks == 0 and last.endswith(FOLDERS))
 
     def head(self, path: Path, most: int) -> bytes:
         facts = self.found(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from densecli.files import complete_file
+from densecli.output_names import REPORT
 from densecli.report.entries import Entries, Entry
 from densecli.report.page import render
 from densecli.report.pictures import PictureMaker
@@ -40,7 +41,7 @@ def write_report(
     Pictures whose summary and overlay did not change since the last call are not made again. Neither the entries nor
     the summaries are held in memory. Raises OutputError where `output_dir` cannot be written.
     """
-    path = output_dir / "report.html"
+    path = output_dir / REPORT
     with Entries(manifest_lines) as entries, complete_file(path) as temporary:
         total = min(len(entries), gallery_limit)
         make = make or PictureMaker(output_dir)

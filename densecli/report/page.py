@@ -17,9 +17,9 @@ import jinja2
 from markupsafe import Markup
 
 from densecli import __version__
+from densecli.output_names import COCO, LABELME, MANIFEST, REPORT_PICTURES, YOLO
 from densecli.report.entries import STATUSES, Entries, Entry
 from densecli.report.histogram import bars
-from densecli.report.pictures import FOLDER
 from densecli.wording import shown_name
 
 _HERE = Path(__file__).parent
@@ -27,7 +27,7 @@ _ROWS_A_CHUNK = 500
 _LIST_LENGTH = 8
 _FAILURES_SHOWN = 200
 # What a run may have left beside the report, in the order in which it is named.
-_OTHER_FILES = ("manifest.jsonl", "annotations_coco.json", "yolo/data.yaml", "labelme")
+_OTHER_FILES = (MANIFEST, COCO, f"{YOLO}/data.yaml", LABELME)
 
 
 def render(
@@ -48,7 +48,7 @@ def render(
         script=Markup(script),
         style_hash=_csp_hash(style),
         script_hash=_csp_hash(script),
-        pictures=FOLDER,
+        pictures=REPORT_PICTURES,
         title=shown_name(Path(os.path.abspath(output_dir)).name),
         version=__version__,
         made=time.strftime("%Y-%m-%d %H:%M"),

@@ -20,18 +20,17 @@ from PIL import Image, PngImagePlugin
 from densecli.errors import InputError
 from densecli.files import complete_file
 from densecli.masks import encode_rle
+from densecli.output_names import ENDINGS, REPORT_PICTURES
 from densecli.report.entries import Entry
 from densecli.report.shrinking import shrink
 from densecli.sources import local_path, read_image
 from densecli.sources.own_outputs import REPORT_MARK
 
-FOLDER = "report"
 # Changes whenever the pictures or scripts do, so that those of an older densecli are made again.
 _VERSION = 1
 _BOX = (400, 300)
 _ALPHA = 0.7
 _GROUND = (226, 228, 232)
-SUMMARY_SUFFIX, OVERLAY_SUFFIX = "_masks.json", "_overlay.png"
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,8 @@ class PictureMaker:
         """The key, such as `0f/5c7e…`; None where there is nothing to show. Raises OutputError."""
         if entry.status != "done":
             return None
-        summary_path = self._output(entry, SUMMARY_SUFFIX)
-        overlay_path = self._output(entry, OVERLAY_SUFFIX)
+        summary_path = self._output(entry, ENDINGS["json"])
+        overlay_path = self._output(entry, ENDINGS["overlay"])
         main = summary_path or overlay_path
         if main is None:
             return None
@@ -148,7 +147,7 @@ def key_of(output: Path) -> str:
 
 def files_of(output_dir: Path, key: str) -> tuple[Path, Path]:
     """Picture and script of a key."""
-    return output_dir / FOLDER / f"{key}.jpg", output_dir / FOLDER / f"{key}.js"
+    return output_dir / REPORT_PICTURES / f"{key}.jpg", output_dir / REPORT_PICTURES / f"{key}.js"
 
 
 def _first_line(path: Path) -> str:

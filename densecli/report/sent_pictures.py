@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from densecli.output_names import ENDINGS
 from densecli.places import Place
 from densecli.report.entries import Entry
-from densecli.report.pictures import OVERLAY_SUFFIX, SUMMARY_SUFFIX, PictureMaker, files_of, key_of
+from densecli.report.pictures import PictureMaker, files_of, key_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class SentPictures:
         """
         if entry.status != "done":
             return None
-        mains = [self._output(entry, suffix) for suffix in (SUMMARY_SUFFIX, OVERLAY_SUFFIX)]
+        mains = [self._output(entry, suffix) for suffix in (ENDINGS["json"], ENDINGS["overlay"])]
         outputs = [path for path in mains if path is not None]
         times = [facts[1] or 0 for path in outputs if (facts := self.place.found(path)) is not None]
         if not times:

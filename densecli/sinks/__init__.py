@@ -9,9 +9,9 @@ from typing import Protocol
 
 from densecli.errors import UsageError
 from densecli.masks import Segmentation
+from densecli.output_names import ENDINGS
 
-# In the order in which they are written: the summary last, so that its presence says that all is there.
-KINDS = ("overlay", "labels", "labels-wholes", "labels-leaves", "masks", "cutouts", "candidates", "json")
+KINDS = tuple(ENDINGS)
 DATASET_KINDS = ("coco", "yolo", "labelme")
 """Kinds that cover all images of a run; made from the summaries (densecli.sinks.datasets)."""
 CANDIDATES = "candidates"

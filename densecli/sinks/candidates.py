@@ -6,10 +6,11 @@ from pathlib import Path
 
 from densecli.errors import UsageError
 from densecli.masks import Segmentation
+from densecli.output_names import ENDINGS, beside
 from densecli.sinks import WriteOptions
 from densecli.sources import local_path
 
-SUFFIX = ".candidates"
+SUFFIX = ENDINGS["candidates"]
 
 
 def is_candidates(given: str) -> bool:
@@ -18,7 +19,7 @@ def is_candidates(given: str) -> bool:
 
 
 def path(stem: Path) -> Path:
-    return stem.with_name(f"{stem.name}{SUFFIX}")
+    return beside(stem, "candidates")
 
 
 def write(segmentation: Segmentation, path: Path, options: WriteOptions) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 from densecli import __version__
 from densecli.files import complete_file
+from densecli.output_names import COCO
 from densecli.sinks import summary
 from densecli.sinks.datasets import read_summary, relative_to
 
-NAME = "annotations_coco.json"
 _CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
 _HEAD_BYTES = 4096
 
@@ -29,7 +29,7 @@ def write(
     images: gives stem, name and picture (its path) of each, in the order of the image ids; called twice.
     damaged: is told the name of one whose summary cannot be read. Raises OutputError.
     """
-    path = output_dir / NAME
+    path = output_dir / COCO
     fingerprint, newest, folder = _survey(output_dir, images())
     if _is_up_to_date(path, fingerprint, newest):
         return path

@@ -8,12 +8,13 @@ import numpy as np
 
 from densecli.files import complete_folder
 from densecli.masks import Segmentation
+from densecli.output_names import beside, mask_name
 from densecli.sinks import WriteOptions
 from densecli.sinks.images import save_png
 
 
 def path(stem: Path) -> Path:
-    return stem.with_name(f"{stem.name}_cutouts")
+    return beside(stem, "cutouts")
 
 
 def write(segmentation: Segmentation, path: Path, options: WriteOptions) -> None:
@@ -24,4 +25,4 @@ def write(segmentation: Segmentation, path: Path, options: WriteOptions) -> None
             cutout = np.zeros((h, w, 4), dtype=np.uint8)
             cutout[window, :3] = segmentation.pixels[y : y + h, x : x + w][window]
             cutout[window, 3] = 255
-            save_png(cutout, temporary / f"{mask.id:04d}.png")
+            save_png(cutout, temporary / mask_name(mask.id))

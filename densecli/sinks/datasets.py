@@ -20,6 +20,7 @@ import numpy as np
 from densecli.errors import InputError
 from densecli.files import complete_file, explained
 from densecli.masks import SUMMARY_SCHEMA, Runs, Segmentation
+from densecli.output_names import DATASET_PICTURES, FRAME_NAME
 from densecli.places import Place
 from densecli.sinks import DATASET_KINDS, summary
 from densecli.sinks.dataset_pictures import opens_everywhere
@@ -31,10 +32,6 @@ from densecli.sources.reading import read_image
 from densecli.sources.sorting import sorted_names
 from densecli.sources.urls import local_path
 from densecli.wording import without_password
-
-IMAGES = "dataset_images"
-"""Folder, in the output folder, of pictures that lie in no file of their own (frames, what came by URL or stdin) or in
-one that not every reader of data sets opens."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +228,7 @@ class Datasets:
 
     def _needs_copy(self, stem: str, image_name: str) -> bool:
         """Whether the picture has no file of its own that the data sets, where they are in the end, can point at."""
-        is_frame = re.search(r"#\d+$", image_name) and re.search(r"/frame_\d{6,}$", stem)
+        is_frame = re.search(r"#\d+$", image_name) and FRAME_NAME.fullmatch(stem.rpartition("/")[2])
         return bool(is_frame) or local_path(image_name) is None or self._place.apart
 
     def _picture(self, stem: str, image_name: str) -> str:
@@ -337,7 +334,7 @@ def _summary_path(output_dir: Path, stem: str) -> Path:
 
 
 def _copy(output_dir: Path, stem: str) -> Path:
-    return output_dir / IMAGES / f"{stem}.png"
+    return output_dir / DATASET_PICTURES / f"{stem}.png"
 
 
 def _outlined(picture: str, stem: str, segmentation: Segmentation) -> Outlined:

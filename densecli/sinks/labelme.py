@@ -9,6 +9,7 @@ from typing import Any
 
 from densecli import __version__
 from densecli.files import complete_file, explained
+from densecli.output_names import LABELME
 from densecli.places import Place
 from densecli.sinks.datasets import Outlined, relative_to
 from densecli.sinks.polygons import joined, regions_of
@@ -21,7 +22,7 @@ _OURS = "densecli"
 
 
 def file(output_dir: Path, stem: str) -> Path:
-    return output_dir / "labelme" / f"{stem}.json"
+    return output_dir / LABELME / f"{stem}.json"
 
 
 def files(output_dir: Path, stem: str, picture: str) -> list[Path]:
@@ -87,7 +88,7 @@ def _digest(shapes: list[dict[str, Any]]) -> str:
 
 
 def begin(place: Place) -> Path:
-    path = place.folder / "labelme"
+    path = place.folder / LABELME
     with explained(path):
         path.mkdir(parents=True, exist_ok=True)
     return path

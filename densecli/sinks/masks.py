@@ -8,12 +8,13 @@ import numpy as np
 
 from densecli.files import complete_folder
 from densecli.masks import Segmentation
+from densecli.output_names import beside, mask_name
 from densecli.sinks import WriteOptions
 from densecli.sinks.images import save_png
 
 
 def path(stem: Path) -> Path:
-    return stem.with_name(f"{stem.name}_masks")
+    return beside(stem, "masks")
 
 
 def write(segmentation: Segmentation, path: Path, options: WriteOptions) -> None:
@@ -23,5 +24,5 @@ def write(segmentation: Segmentation, path: Path, options: WriteOptions) -> None
             x, y, window = mask.decode_window()
             place = canvas[y : y + window.shape[0], x : x + window.shape[1]]
             place[window] = 255
-            save_png(canvas, temporary / f"{mask.id:04d}.png")
+            save_png(canvas, temporary / mask_name(mask.id))
             place[:] = 0

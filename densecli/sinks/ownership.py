@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from densecli.errors import OutputError
+from densecli.output_names import COCO, REPORT, YOLO
 from densecli.places import Place
 from densecli.sources.own_outputs import (
     HEAD_BYTES,
@@ -49,11 +50,11 @@ def refuse_foreign(outputs: Iterable[Path], place: Place, known: Collection[str]
 def refuse_foreign_datasets(kinds: Sequence[str], place: Place) -> None:
     """The same of data sets; labelme looks at each of its files itself, as people correct them. Raises OutputError."""
     if "coco" in kinds:
-        path = place.folder / "annotations_coco.json"
+        path = place.folder / COCO
         if place.is_whole(path, None) and not is_own_coco(place.head(path, HEAD_BYTES)):
             raise _foreign(place, path)
     if "yolo" in kinds:
-        path = place.folder / "yolo"
+        path = place.folder / YOLO
         if place.apart:
             is_own = YOLO_MARK.encode() in place.head(path / "data.yaml", HEAD_BYTES)
         else:
@@ -64,7 +65,7 @@ def refuse_foreign_datasets(kinds: Sequence[str], place: Place) -> None:
 
 def refuse_foreign_report(place: Place) -> None:
     """The same of the report. Raises OutputError."""
-    path = place.folder / "report.html"
+    path = place.folder / REPORT
     if place.is_whole(path, None) and not is_own_report(place.head(path, HEAD_BYTES)):
         raise _foreign(place, path, "or write --no-report")
 

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from densecli.errors import OutputError
+from densecli.output_names import OVERLAY_VIDEO, frame_name
 from densecli.places import Place
 from densecli.sinks import overlay
 from densecli.sinks.ownership import refuse_foreign_video
@@ -63,7 +64,7 @@ class OverlayVideos:
         times: list[float] = []
         newest = 0
         for number, seconds in video.in_order().items():
-            picture = overlay.path(self._place.folder / stem / f"frame_{number:06d}")
+            picture = overlay.path(self._place.folder / stem / frame_name(number))
             if (facts := self._place.found(picture)) is not None:
                 frames.append(picture)
                 times.append(seconds)
@@ -81,7 +82,7 @@ class OverlayVideos:
         return True
 
     def _path(self, stem: str) -> Path:
-        return self._place.folder / f"{stem}_overlay.mp4"
+        return self._place.folder / (stem + OVERLAY_VIDEO)
 
 
 def _digest(names: list[str], timing: Timing) -> str:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path, PurePath
 
 from densecli.files import complete_file, explained, temporary_beside
+from densecli.output_names import YOLO
 from densecli.places import Place
 from densecli.sinks.datasets import Outlined
 from densecli.sinks.polygons import joined, regions_of
@@ -26,11 +27,11 @@ names: [object]
 
 
 def file(output_dir: Path, stem: str) -> Path:
-    return output_dir / "yolo" / "labels" / f"{_readable(stem)}.txt"
+    return output_dir / YOLO / "labels" / f"{_readable(stem)}.txt"
 
 
 def files(output_dir: Path, stem: str, picture: str) -> list[Path]:
-    link = output_dir / "yolo" / "images" / f"{_readable(stem)}{PurePath(picture).suffix}"
+    link = output_dir / YOLO / "images" / f"{_readable(stem)}{PurePath(picture).suffix}"
     return [link, file(output_dir, stem)]
 
 
@@ -53,7 +54,7 @@ def write(output_dir: Path, image: Outlined) -> list[Path]:
 
 
 def begin(place: Place) -> Path:
-    path = place.folder / "yolo" / "data.yaml"
+    path = place.folder / YOLO / "data.yaml"
     if place.found(path) is None:  # else somebody may have split it into train and val
         with complete_file(path) as temporary:
             temporary.write_text(_DATA, encoding="ascii")

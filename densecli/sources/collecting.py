@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from densecli.errors import DensecliError, InputError, UsageError
+from densecli.output_names import frame_name
 from densecli.sources.decoding import LoadedImage
 from densecli.sources.foreign import VIDEO
 from densecli.sources.inputs import Inputs
@@ -217,7 +218,7 @@ class Collection:
             for frame in frames(entry.path, every=self._every, max_frames=self._max_frames, decoder=self._decoder):
                 yield Item(
                     f"{entry.name}#{frame.number}",
-                    safe_folders(f"{entry.stem}/frame_{frame.number:06d}"),
+                    safe_folders(f"{entry.stem}/{frame_name(frame.number)}"),
                     entry.size,
                     entry.mtime_ns,
                     frame.number,

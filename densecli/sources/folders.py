@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from densecli.errors import DensecliError, InputError
+from densecli.output_names import ENDINGS, FOLDERS, PICTURES, RUN_FOLDERS
 from densecli.sources.own_outputs import (
-    RUN_FOLDERS,
     TAIL_BYTES,
     is_manifest_name,
     is_own_file,
@@ -23,8 +23,6 @@ from densecli.wording import reason_of, shown_name
 
 Facts = tuple[int | None, int | None]
 """Size in bytes and time of the last change in nanoseconds, as far as known."""
-_ENDINGS = ("_overlay.png", "_labels.png", "_labels_wholes.png", "_labels_leaves.png", "_masks.json")
-"""Of files that densecli writes."""
 
 
 class Folder(Protocol):
@@ -161,9 +159,9 @@ class RemoteFolder:
                 return remote is not None and is_own_video(remote[0].tail(remote[1], TAIL_BYTES))
             return False
         # Only names are at hand; the summary beside it is what tells.
-        for ending in ("_masks", "_cutouts") if is_folder else _ENDINGS:
+        for ending in FOLDERS if is_folder else (*PICTURES, ENDINGS["json"]):
             if name.endswith(ending):
-                return f"{name.removesuffix(ending)}_masks.json" in self._facts
+                return name.removesuffix(ending) + ENDINGS["json"] in self._facts
         return is_folder and name in RUN_FOLDERS and any(is_manifest_name(other) for other in self._facts)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +10,9 @@ from pathlib import PurePath
 
 import numpy as np
 
+from densecli.output_names import FRAME_NAME
 from densecli.sources.names import collision_key
 from densecli.sources.tree_names import lone_name, long_name
-
-_LIKE_A_FRAME = re.compile(r"frame_[0-9]{6,}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class ListNames:
         self._long.append(place_number(file.long))
         self._videos.append(file.is_video)
         folder, _, last = file.lone.rpartition("/")
-        if not file.is_video and _LIKE_A_FRAME.fullmatch(last):
+        if not file.is_video and FRAME_NAME.fullmatch(last):
             self._folders_of_frames.add(place_number(folder))
 
     def settle(self) -> None:

@@ -7,27 +7,44 @@ import os
 import re
 import struct
 
+from densecli.output_names import (
+    ENDINGS,
+    FOLDERS,
+    FRAME_NAME,
+    LABELME,
+    MANIFEST_NAME,
+    MASK_NAME,
+    OVERLAY_VIDEO,
+    PICTURES,
+    REPORT_PICTURES,
+    RUN_FOLDERS,
+    SHEET,
+    YOLO,
+)
+
 PNG_MARK = b"tEXtSoftware\0densecli"
 """In the first bytes of every PNG that densecli writes."""
 
 _SUMMARY_MARK = b'"densecli/summary/'
-_PICTURE = re.compile(r"(.+)_(?:overlay|labels(?:_wholes|_leaves)?)\.png", re.IGNORECASE | re.DOTALL)
-_VIDEO = re.compile(r"(.+)_overlay\.mp4", re.IGNORECASE | re.DOTALL)
-_SHEET = re.compile(r".+_compare\.png", re.IGNORECASE | re.DOTALL)
-_FOLDER = re.compile(r"(.+)_(?:masks|cutouts)", re.IGNORECASE | re.DOTALL)
+
+
+def _named(*endings: str) -> re.Pattern[str]:
+    """Names that end so, whatever becomes of capitals on their way; what stands before is their first group."""
+    return re.compile(f"(.+)(?:{'|'.join(map(re.escape, endings))})", re.IGNORECASE | re.DOTALL)
+
+
+_PICTURE, _VIDEO, _SHEET, _FOLDER = _named(*PICTURES), _named(OVERLAY_VIDEO), _named(SHEET), _named(*FOLDERS)
+_FRAME_FILE = re.compile(f"{FRAME_NAME.pattern}(?:{ENDINGS['overlay']}|{ENDINGS['json']})")
 _VIDEO_END = re.compile(rb"(?:free(?P<mark>densecli/overlay/1 [0-9a-f]{16})|\xa9cmt.{4}data.{8}densecli)\Z", re.DOTALL)
 """Of an overlay video: the box that follows all others, which no player looks at; before that, a comment was last."""
-_NUMBERED = re.compile(r"\d{4,}\.png")
 _CLUTTER = ("thumbs.db", "desktop.ini")
 """What systems leave in folders that they show; so do names that begin with a dot."""
 _CANDIDATES_HEAD = re.compile(rb"PK\x03\x04.{26}densecli\.json", re.DOTALL)
-RUN_FOLDERS = ("yolo", "labelme", "report", "dataset_images")
 YOLO_MARK = "# Images are links to the inputs"
 """Begins the `data.yaml` of a data set that densecli wrote."""
 REPORT_MARK = "/* densecli report "
 """Begins every script in the report's folder."""
 _REPORT_PART = re.compile(r"[0-9a-f]{2}")
-_MANIFEST = re.compile(r"manifest(\.\d+-of-\d+)?\.jsonl")
 HEAD_BYTES = 4096
 """In which a file says who wrote it; a report says it late."""
 TAIL_BYTES = 64
@@ -36,7 +53,7 @@ TAIL_BYTES = 64
 
 def is_manifest_name(name: str) -> bool:
     """Whether a file name is that of a run's manifest, or of a shard's."""
-    return _MANIFEST.fullmatch(name) is not None
+    return MANIFEST_NAME.fullmatch(name) is not None
 
 
 def is_own_file(folder: str, name: str) -> bool:
@@ -47,9 +64,9 @@ def is_own_file(folder: str, name: str) -> bool:
     if says_own(name, _head(os.path.join(folder, name))):
         return True
     if match := _PICTURE.fullmatch(name):
-        return _is_summary(os.path.join(folder, f"{match[1]}_masks.json"))
+        return _is_summary(os.path.join(folder, match[1] + ENDINGS["json"]))
     if match := _VIDEO.fullmatch(name):
-        beside = _holds(os.path.join(folder, match[1]), r"frame_\d{6,}_(overlay\.png|masks\.json)")
+        beside = _holds(os.path.join(folder, match[1]), _FRAME_FILE)
         return beside or is_own_video(_tail(os.path.join(folder, name)))
     return False
 
@@ -76,11 +93,11 @@ def is_own_video(tail: bytes) -> bool:
 
 def says_own(name: str, head: bytes) -> bool:
     """Whether a file's first bytes (HEAD_BYTES) say that densecli wrote it; not asked of other names than it gives."""
-    if any(kind.fullmatch(name) for kind in (_PICTURE, _SHEET, _NUMBERED)):
+    if any(kind.fullmatch(name) for kind in (_PICTURE, _SHEET, MASK_NAME)):
         return PNG_MARK in head
-    if name.endswith("_masks.json"):
+    if name.endswith(ENDINGS["json"]):
         return _SUMMARY_MARK in head
-    return name.lower().endswith(".candidates") and _CANDIDATES_HEAD.match(head) is not None
+    return name.lower().endswith(ENDINGS["candidates"]) and _CANDIDATES_HEAD.match(head) is not None
 
 
 def is_own_folder(folder: str, name: str, *, marked: bool = False) -> bool:
@@ -90,7 +107,7 @@ def is_own_folder(folder: str, name: str, *, marked: bool = False) -> bool:
     """
     path = os.path.join(folder, name)
     if match := _FOLDER.fullmatch(name):
-        beside = not marked and _is_summary(os.path.join(folder, f"{match[1]}_masks.json"))
+        beside = not marked and _is_summary(os.path.join(folder, match[1] + ENDINGS["json"]))
         return beside or _are_numbered_pictures(path, each=marked)
     if _REPORT_PART.fullmatch(name):
         return any(
@@ -99,11 +116,11 @@ def is_own_folder(folder: str, name: str, *, marked: bool = False) -> bool:
     if name not in RUN_FOLDERS or not has_manifest(folder):
         return False
     # A user's own folder may be called the same.
-    if name == "yolo":
+    if name == YOLO:
         return is_own_yolo(path)
-    if name == "labelme":
+    if name == LABELME:
         return all(file.endswith(".json") for _, _, files in os.walk(path) for file in files)
-    return name != "report" or all(map(_REPORT_PART.fullmatch, _names(path)))
+    return name != REPORT_PICTURES or all(map(_REPORT_PART.fullmatch, _names(path)))
 
 
 def is_own_yolo(path: str) -> bool:
@@ -136,7 +153,7 @@ def is_own_report(head: bytes) -> bool:
 
 def _are_numbered_pictures(path: str, *, each: bool) -> bool:
     names = _names(path)
-    if not names or not all(map(_NUMBERED.fullmatch, names)):
+    if not names or not all(map(MASK_NAME.fullmatch, names)):
         return False
     return all(PNG_MARK in _head(os.path.join(path, name)) for name in (names if each else [min(names)]))
 
@@ -182,7 +199,7 @@ def has_manifest(folder: str) -> bool:
     return False
 
 
-def _holds(folder: str, pattern: str) -> bool:
+def _holds(folder: str, pattern: re.Pattern[str]) -> bool:
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        return any(re.fullmatch(pattern, entry.name) for entry in entries)
+        return any(pattern.fullmatch(entry.name) for entry in entries)
     return False

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePath
 
+from densecli.output_names import ENDINGS, OVERLAY_VIDEO, RUN_FILES, RUN_FOLDERS
 from densecli.sources.names import IMAGE_SUFFIXES, VIDEO_SUFFIXES, collision_key, fitting, natural_part
 
 _SUFFIXES = "|".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES))
@@ -15,13 +16,10 @@ _SUFFIXES = "|".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES | VIDEO_SUFF
 _LIKE_A_LONG_NAME = re.compile(rf"\.({_SUFFIXES})(-[0-9a-f]{{8}})?", re.IGNORECASE)
 # A folder of this name could stand where an output of a file beside it goes (`desk_masks/` and `desk.jpg`) ...
 _LIKE_AN_OUTPUT = re.compile(
-    r".*(_(masks|cutouts|overlay\.png|labels(_wholes|_leaves)?\.png|masks\.json|overlay\.mp4)|\.candidates)_*",
-    re.IGNORECASE | re.DOTALL,
+    f".*({'|'.join(map(re.escape, [*ENDINGS.values(), OVERLAY_VIDEO]))})_*", re.IGNORECASE | re.DOTALL
 )
 # ... and these where one of the whole run goes.
-_LIKE_A_RUN_OUTPUT = re.compile(
-    r"(yolo|labelme|dataset_images|report|report\.html|manifest\.jsonl|annotations_coco\.json)_*", re.IGNORECASE
-)
+_LIKE_A_RUN_OUTPUT = re.compile(f"({'|'.join(map(re.escape, RUN_FOLDERS + RUN_FILES))})_*", re.IGNORECASE)
 
 
 def sort_key(name: str, is_folder: bool) -> tuple[object, ...]:

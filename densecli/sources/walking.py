@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Protocol
 
 from densecli.errors import DensecliError, InputError
+from densecli.output_names import ENDINGS
 from densecli.sources.folders import Folder
 from densecli.sources.names import collision_key
 from densecli.sources.sorting import sorted_names
@@ -165,7 +166,9 @@ def _may_be(name: str, is_folder: bool, skipped: Skipped) -> bool:
     elif suffix in NAMED_VIDEO_SUFFIXES - {".ts"}:  # TypeScript's, mostly
         reason = f"not looked for in folders, name it ({suffix})"
     else:
-        reason = "densecli output" if name.endswith(("_masks.json", ".candidates")) else "not an image or video"
+        reason = (
+            "densecli output" if name.endswith((ENDINGS["json"], ENDINGS["candidates"])) else "not an image or video"
+        )
     skipped.counts[reason] += 1
     return False
 
