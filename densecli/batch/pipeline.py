@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densecli import errors
-from densecli.batch.again import Again
 from densecli.batch.job import SegmenterOptions
+from densecli.batch.reusing import Reused
 from densecli.batch.workers import Aborted, Description, Unusable, Worker, WorkerDied
 from densecli.batch.worklist import Work, WorkList
 from densecli.masks import Segmentation
@@ -54,11 +54,11 @@ class Done:
     """What was done to its pixels."""
     details: tuple[str, ...]
     """Lines for --verbose."""
-    again: bool = False
+    is_reused: bool = False
     """No model ran; `seconds` are those of writing."""
 
     @staticmethod
-    def of(item: Item, segmentation: Segmentation, outputs: dict[str, Path], again: bool) -> Done:
+    def of(item: Item, segmentation: Segmentation, outputs: dict[str, Path], is_reused: bool) -> Done:
         times = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in segmentation.seconds.items())
         return Done(
             item,
@@ -71,12 +71,12 @@ class Done:
             segmentation.advice,
             tuple(segmentation.notices),
             ()
-            if again
+            if is_reused
             else (
                 segmentation.funnel_line(),
                 f"{times}; peak memory {segmentation.peak_memory_mb:,} MB",
             ),
-            again,
+            is_reused,
         )
 
 
@@ -117,7 +117,7 @@ class Plan:
     """Paths by kind. Raises UsageError for an input that must not be done."""
     earlier: Callable[[Item, dict[str, Path]], dict[str, Any] | None]
     """The manifest's line where the input is complete already."""
-    again: Callable[[Item, LoadedImage], Again | None] = lambda item, image: None
+    reused: Callable[[Item, LoadedImage], Reused | None] = lambda item, image: None
     """What it takes no model for. From several threads, after `earlier`."""
     write_options: WriteOptions = field(default_factory=WriteOptions)
     written: Callable[[Item, Segmentation, dict[str, Path]], None] = lambda item, segmentation, outputs: None
@@ -242,9 +242,9 @@ class Pipeline:
     def _work(self, item: Item) -> Work:
         return Work(item, self._loaders.submit(self._load, item))
 
-    def _load(self, item: Item) -> LoadedImage | Again:
+    def _load(self, item: Item) -> LoadedImage | Reused:
         image = item.load()
-        return self._plan.again(item, image) or image
+        return self._plan.reused(item, image) or image
 
     def _segment(self, number: int) -> None:
         worker = self._workers[number]
@@ -253,8 +253,8 @@ class Pipeline:
             ready = number == 0
             while (work := self._todo.get(number)) is not None:
                 try:
-                    if again := _again(work):
-                        self._writes.put((work, again.segmentation, again.outputs))
+                    if known := _reused(work):
+                        self._writes.put((work, known.segmentation, known.outputs))
                         self._todo.done()
                         continue
                     if not ready:
@@ -320,7 +320,7 @@ class Pipeline:
             Failed(
                 work.item,
                 errors.EnvironmentProblem(
-                    f"{died}, the {MAX_DEATHS}rd time with this image; try it alone, smaller, or with -p low-vram"
+                    f"{died}, {MAX_DEATHS} times with this image; try it alone, smaller, or with -p low-vram"
                 ),
             )
         )
@@ -372,9 +372,9 @@ class Pipeline:
         self._emit(None)
 
 
-def _again(work: Work) -> Again | None:
+def _reused(work: Work) -> Reused | None:
     """What it takes no model for, once it is loaded; where it cannot be, `result` will say why."""
     if work.image.exception() is not None:
         return None
     loaded = work.image.result()
-    return loaded if isinstance(loaded, Again) else None
+    return loaded if isinstance(loaded, Reused) else None

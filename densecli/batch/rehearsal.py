@@ -7,11 +7,11 @@ from typing import Any
 
 from densecli import errors
 from densecli.batch import finishing
-from densecli.batch.again import to_write
 from densecli.batch.destination import looked_at
 from densecli.batch.job import BatchJob
 from densecli.batch.manifest import SCHEMA, Record, to_line
 from densecli.batch.outputs import is_complete, relative, same_masks
+from densecli.batch.reusing import to_write
 from densecli.batch.run import collection_of, nothing_found
 from densecli.batch.workers import Description
 from densecli.console import Console

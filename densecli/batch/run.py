@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from densecli import errors
 from densecli.batch import finishing, lock, messages
-from densecli.batch.again import Again, again
 from densecli.batch.destination import Destination, destination_of
 from densecli.batch.interruption import Interruption
 from densecli.batch.job import BatchJob
@@ -21,6 +20,7 @@ from densecli.batch.outcome import Outcome
 from densecli.batch.outputs import is_complete, relative, same_masks, source_of
 from densecli.batch.pipeline import Complete, Done, Failed, Note, Pipeline, Plan
 from densecli.batch.progress import Progress
+from densecli.batch.reusing import Reused, reused
 from densecli.batch.workers import Description, InProcess, Worker
 from densecli.console import Console
 from densecli.files import check_writable
@@ -151,7 +151,7 @@ class _Run:
             plan = Plan(
                 self._outputs,
                 lambda item, outputs: self._earlier(record, item, outputs),
-                self._again,
+                self._reused,
                 job.write_options,
                 self.spanning.written,
             )
@@ -205,11 +205,11 @@ class _Run:
                 self.as_before[item.stem] = entry
         return None
 
-    def _again(self, item: Item, image: LoadedImage) -> Again | None:
+    def _reused(self, item: Item, image: LoadedImage) -> Reused | None:
         entry = self.as_before.get(item.stem)
         if entry is None or self.job.overwrite:
             return None
-        return again(entry, item.stem, image, self._outputs(item), self.place, self.job.write_options.alpha)
+        return reused(entry, item.stem, image, self._outputs(item), self.place, self.job.write_options.alpha)
 
     def _follow(self, pipeline: Pipeline, manifest: Manifest, progress: Progress) -> None:
         """Record and say what comes out of the pipeline, until it is empty."""
@@ -287,7 +287,7 @@ class _Run:
         if before.get("sha256") != event.sha256:
             before = {}  # another picture in its place, as old and as large
         return self._entry(event.item, "done") | {
-            "seconds": before.get("seconds") if event.again else event.seconds["total"],
+            "seconds": before.get("seconds") if event.is_reused else event.seconds["total"],
             "masks": event.masks,
             "coverage": event.coverage,
             "sha256": event.sha256,

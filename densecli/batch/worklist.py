@@ -30,7 +30,7 @@ class WorkList:
     def __init__(self, workers: int, room: int) -> None:
         self._condition = threading.Condition()
         self._new: deque[Work] = deque()
-        self._again: deque[Work] = deque()
+        self._returned: deque[Work] = deque()
         self._room = room
         self._out = 0
         self._closed = self._stopped = False
@@ -39,7 +39,7 @@ class WorkList:
     def put(self, make: Callable[[], Work]) -> bool:
         """Add `make()` when there is room, so that nothing is decoded too early. False: nobody wants more."""
         with self._condition:
-            self._condition.wait_for(lambda: self._stopped or len(self._new) + len(self._again) < self._room)
+            self._condition.wait_for(lambda: self._stopped or len(self._new) + len(self._returned) < self._room)
             if self._stopped:
                 return False
             self._new.append(make())
@@ -55,15 +55,15 @@ class WorkList:
                     self._out += 1
                     self._condition.notify_all()
                     return work
-                if self._closed and not self._out and not self._new and not self._again:
+                if self._closed and not self._out and not self._new and not self._returned:
                     return None
                 self._condition.wait()
 
     def _take(self, worker: int) -> Work | None:
-        for work in self._again:
+        for work in self._returned:
             # Another worker should try; where there is none left that has not, anyone may.
             if worker not in work.failed_on or not self._workers - work.failed_on:
-                self._again.remove(work)
+                self._returned.remove(work)
                 return work
         return self._new.popleft() if self._new else None
 
@@ -77,7 +77,7 @@ class WorkList:
         """A piece that was taken must be done again."""
         with self._condition:
             self._out -= 1
-            self._again.append(work)
+            self._returned.append(work)
             self._condition.notify_all()
 
     def leave(self, worker: int) -> int:
@@ -102,8 +102,8 @@ class WorkList:
         """Take everything back that no worker has, and accept no more."""
         with self._condition:
             self._stopped = self._closed = True
-            left = [*self._again, *self._new]
-            self._again.clear()
+            left = [*self._returned, *self._new]
+            self._returned.clear()
             self._new.clear()
             self._condition.notify_all()
             return left

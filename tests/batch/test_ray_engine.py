@@ -131,5 +131,5 @@ def test_an_image_that_kills_every_worker_is_given_up(
         outcome = run_batch(batch_job(frames), console)
     assert (outcome.exit_code, outcome.done, outcome.failed) == (3, 5, 1)
     error = entries(Path("out"))["frames/img3.png"]["error"]
-    assert "was ended by SIGKILL, the 3rd time with this image" in error
+    assert "was ended by SIGKILL, 3 times with this image" in error
     assert "frames/img3.png goes to another" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from densecli.sources import LoadedImage
 
 
 @dataclass(frozen=True)
-class Again:
+class Reused:
     """The masks of an input as an earlier run found them, and the outputs by kind that are still to be written."""
 
     segmentation: Segmentation
@@ -39,9 +39,9 @@ def to_write(
     return dict(sorted(wanted.items(), key=lambda item: item[0] == "overlay"))
 
 
-def again(
+def reused(
     entry: Mapping[str, Any], stem: str, image: LoadedImage, outputs: Mapping[str, Path], place: Place, alpha: float
-) -> Again | None:
+) -> Reused | None:
     """What can be done without the model; None where that has to run. entry, outputs, alpha: as for `to_write`.
 
     The manifest says whose summary lies there; what came between, a run of segment or one that was killed, it does not.
@@ -59,8 +59,9 @@ def again(
         if fingerprint_of(document["preset"]["parameters"], model["sha256"], model["precision"]) != entry["settings"]:
             return None
         segmentation = segmentation_from(document, image.pixels)
+        # Reads what messages will, and decodes every mask: now, while what is damaged means that the model runs.
         segmentation.funnel_line()
-        return Again(segmentation, wanted) if len(segmentation.masks) == entry["masks"] else None
+        return Reused(segmentation, wanted) if len(segmentation.masks) == entry["masks"] else None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
         return None  # damaged
     finally:
