@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import yaml
 from densecli.errors import CheckpointError, UsageError
 from densecli.resources import resource_dir
 from densecli.user_cache import user_cache
-from densecli.wording import shown_name, url_of, without_password
+from densecli.wording import command_line, shown_name, url_of, without_password
 
 REGISTRY_VARIABLE = "DENSECLI_REGISTRY"
 FOLDER_VARIABLE = "DENSECLI_CHECKPOINTS"
@@ -341,7 +340,7 @@ def fetch_command(name: str, folder: str | os.PathLike[str] | None = None) -> st
     with contextlib.suppress(CheckpointError, UsageError):  # there is none, or only a wrong one
         if download_dir() == Path(os.path.expanduser(folder)).absolute():
             return command
-    return f"{command} --dir {shown_name(shlex.quote(os.fspath(folder)))}"
+    return f"{command} --dir {shown_name(command_line([os.fspath(folder)]))}"
 
 
 def starter_files() -> tuple[Path, Path]:

@@ -221,6 +221,8 @@ _networks: WeakValueDictionary[_Key, SAM2Base] = WeakValueDictionary()
 _sha256: dict[_Key, str] = {}
 _latest: list[SAM2Base] = []
 _lock = threading.Lock()
+_adding = threading.Lock()
+"""Held for no longer than that: loading takes seconds."""
 
 
 def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
@@ -249,7 +251,9 @@ def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
                 if device.type == "cuda" and precision != "fp32":
                     cast_products(network.image_encoder, DTYPES[precision])
                 network = _moved(network, device)
-            _networks[key], _sha256[key] = network, sha256()
+            found = sha256()
+            with _adding:
+                _networks[key], _sha256[key] = network, found
         _latest[:] = [network]
         seconds = 0.0 if here else time.perf_counter() - begin
         return LoadedModel(choice.name, network, _sha256[key], device, precision, seconds)
@@ -257,7 +261,8 @@ def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
 
 def _loaded(device: torch.device) -> set[Path]:
     """Weights of the networks that are in memory of a device."""
-    return {key.weights for key in list(_networks) if key.device == device}
+    with _adding:
+        return {key.weights for key in list(_networks) if key.device == device}
 
 
 def _moved(network: SAM2Base, device: torch.device) -> SAM2Base:

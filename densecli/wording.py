@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+from collections.abc import Sequence
 
 FIRST_RUN = "first run here: compiling for this machine, once; that can take half a minute"
 
@@ -16,6 +19,15 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):/+")  # two letters at least: C:/
 def without_password(name: str) -> str:
     """A URL with `***` for the password in it (`sftp://me:***@host/a.jpg`), for all that is printed or written."""
     return _PASSWORD.sub(r"\1:***@", name)
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """One command line that a user can paste into a shell of this system."""
+    if os.name == "nt":  # whose cmd.exe takes single quotes for a part of the name
+        import subprocess
+
+        return subprocess.list2cmdline(arguments)
+    return shlex.join(arguments)
 
 
 def lacks_password(url: str) -> bool:

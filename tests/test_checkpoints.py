@@ -9,6 +9,7 @@ import pwd
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import platformdirs
 import pytest
@@ -16,7 +17,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from densecli import checkpoints
+from densecli import checkpoints, wording
 from densecli.doctor import weights
 from densecli.errors import CheckpointError, EnvironmentProblem, UsageError
 from densecli.model_names import named
@@ -217,6 +218,14 @@ def test_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UsageError) as caught:
         checkpoints.find_checkpoint("zzzzzz")
     assert "Did you mean" not in str(caught.value)
+
+
+def test_command_lines_are_for_the_shell_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cmd.exe takes single quotes for a part of the name."""
+    arguments = ["--dir", r"C:\my weights"]
+    assert wording.command_line(arguments) == r"--dir 'C:\my weights'"
+    monkeypatch.setattr(wording, "os", SimpleNamespace(name="nt"))
+    assert wording.command_line(arguments) == r'--dir "C:\my weights"'
 
 
 def test_fetch_command() -> None:

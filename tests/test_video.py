@@ -711,6 +711,40 @@ def test_a_frame_that_is_missing_leaves_a_gap_in_the_overlay_video(tmp_path: Pat
     assert [frame.seconds for frame in frames(str(path))] == pytest.approx([0, 0.1, 0.2, 0.6, 0.7])
 
 
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ([0, 0.04, 0.080011, 0.080012, 0.12], [0, 0.04, 0.08, 0.08, 0.12]),
+        ([0, 0.1, 50_000, 50_000.1, 900_000], [0, 0.1, 60.1, 60.2, 120.2]),
+    ],
+    ids=["a tick apart", "joined recordings"],
+)
+def test_odd_times_make_an_overlay_video_all_the_same(
+    seconds: list[float], expected: list[float], tmp_path: Path
+) -> None:
+    """FFmpeg leaves steps of a tick where it repairs times; MP4 has no room for a picture of ten hours."""
+    overlays(tmp_path / "clip", list(range(len(seconds))))
+    videos = OverlayVideos(Here(tmp_path))
+    for number, second in enumerate(seconds):
+        videos.add("clip", ShownFrame(number, 25.0, second))
+    (path,) = videos.finish()
+    assert [frame.seconds for frame in frames(str(path))] == pytest.approx(expected, abs=0.002)
+
+
+def test_pictures_that_cannot_be_encoded_cost_their_video_only(tmp_path: Path) -> None:
+    overlays(tmp_path / "good", [0, 1])
+    (tmp_path / "wide").mkdir()
+    Image.fromarray(np.zeros((16, 20_000, 3), np.uint8)).save(tmp_path / "wide" / "frame_000000_overlay.png")
+    videos = OverlayVideos(Here(tmp_path))
+    for stem, count in (("wide", 1), ("good", 2)):
+        for number in range(count):
+            videos.add(stem, ShownFrame(number, 10.0, number / 10))
+    assert videos.finish() == [tmp_path / "good_overlay.mp4"]
+    (error,) = videos.failed
+    assert "wide_overlay.mp4: cannot be written as a video" in str(error)
+    assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["good_overlay.mp4"]
+
+
 @pytest.mark.parametrize("quarters", [0, 1])
 def test_pixels_that_are_not_square_stay_so(quarters: int, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"

@@ -26,8 +26,8 @@ class Messages:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._failures: dict[str, str] = {}
-        """Lines by input."""
+        self._failures: list[tuple[str, str]] = []
+        """Input and line of the first few."""
         self._advised = False
         self._noticed: set[str] = set()
 
@@ -62,21 +62,21 @@ class Messages:
         """text: the reason, as `reason` gives it."""
         shown = shown_input(event.item.name)
         if len(self._failures) < _LISTED_FAILURES:
-            self._failures[event.item.name] = f"{shown}: {text}"
+            self._failures.append((event.item.name, f"{shown}: {text}"))
         self._console.failure(f"{shown}: {text}", event.error)
         if self._console.verbose and isinstance(event.error, Unexpected):
             self._console.notice(event.error.trace.rstrip())
 
     def mended(self, name: str) -> None:
         """What was told of an input that failed holds no more."""
-        self._failures.pop(name, None)
+        self._failures = [failure for failure in self._failures if failure[0] != name]
 
     def summary(self, outcome: Outcome, where: str | None) -> None:
         """The last lines on stderr. where: the manifest, where there is one."""
         console = self._console
         if self._failures and not console.quiet:
             console.notice(f"{outcome.failed:,} failed:")
-            for line in self._failures.values():
+            for _, line in self._failures:
                 console.notice(f"  {line}")
             if outcome.failed > len(self._failures):
                 more = outcome.failed - len(self._failures)

@@ -110,9 +110,9 @@ def _point_to_doctor() -> None:
 
 
 def _verbose() -> bool:
-    """Whether -v was given, also among other letters (-rv): asked of what may have failed before it was parsed."""
+    """Whether -v was given, also behind other flags (-rv): asked of what may have failed before it was parsed."""
     options = itertools.takewhile(lambda argument: argument != "--", sys.argv[1:])
-    return any(option == "--verbose" or re.fullmatch("-[A-Za-z]*v[A-Za-z]*", option) for option in options)
+    return any(option == "--verbose" or re.fullmatch("-[rq]*v[A-Za-z]*", option) for option in options)
 
 
 def _fail(message: str, code: int, *, with_traceback: bool = False) -> int:

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-
-def shell(arguments: Sequence[str]) -> str:
-    """One command line that a user can paste into a shell."""
-    return subprocess.list2cmdline(arguments) if os.name == "nt" else shlex.join(arguments)
+from densecli.wording import command_line
 
 
 def python(*arguments: str) -> str:
     """A command of the Python in use."""
-    return shell([sys.executable, *arguments])
+    return command_line([sys.executable, *arguments])
 
 
 def densecli(*arguments: str) -> str:
@@ -37,7 +32,7 @@ def pip_arguments(*arguments: str) -> list[str]:
 
 def pip_install(*arguments: str) -> str:
     """`pip_arguments` as a command line."""
-    command = shell(pip_arguments(*arguments))
+    command = command_line(pip_arguments(*arguments))
     if importlib.util.find_spec("pip") is None and not shutil.which("uv"):
         return f"{python('-m', 'ensurepip')} && {command}"
     return command
@@ -46,25 +41,25 @@ def pip_install(*arguments: str) -> str:
 def pip_uninstall(*names: str) -> str:
     """A command that removes these packages."""
     if importlib.util.find_spec("pip") is None and (uv := shutil.which("uv")):
-        return shell([uv, "pip", "uninstall", "--python", sys.executable, *names])
+        return command_line([uv, "pip", "uninstall", "--python", sys.executable, *names])
     return python("-m", "pip", "uninstall", "-y", *names)
 
 
 def rename_away(path: Path) -> str:
     """A command that takes a file or folder out of Python's way and deletes nothing."""
     away = path.with_name(f"my_{path.name}") if path.suffix == ".py" else path.with_name(f"{path.name}.away")
-    return shell(["move" if os.name == "nt" else "mv", str(path), str(away)])
+    return command_line(["move" if os.name == "nt" else "mv", str(path), str(away)])
 
 
 def remove(paths: Sequence[Path]) -> str:
     """A command that deletes files and folders."""
     names = [str(path) for path in paths]
-    return shell(["rmdir", "/s", "/q", *names] if os.name == "nt" else ["rm", "-r", *names])
+    return command_line(["rmdir", "/s", "/q", *names] if os.name == "nt" else ["rm", "-r", *names])
 
 
 def variable(name: str, value: Path) -> str:
     """A command that sets an environment variable for the commands after it."""
-    return f"{'set' if os.name == 'nt' else 'export'} {name}={shell([str(value)])}"
+    return f"{'set' if os.name == 'nt' else 'export'} {name}={command_line([str(value)])}"
 
 
 def unset(name: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from densecli.doctor import commands
 from densecli.doctor.installed import DISTRIBUTIONS, place_of, shadow_of
 from densecli.doctor.report import Check, problem, warning
+from densecli.wording import command_line
 
 _OLDEST_PYTHON = (3, 10)
 
@@ -57,7 +58,7 @@ def check_shadowing() -> Check:
         place = place_of(module)
         seen = f"{shadow} is taken instead of the installed {module}"
         if shadow.parent == Path.cwd() and shadow.is_dir():
-            fix = f"cd {commands.shell(['..'])} && {commands.densecli('doctor')}"
+            fix = f"cd {command_line(['..'])} && {commands.densecli('doctor')}"
         else:
             fix = commands.rename_away(shadow)
         # A whole package may well work (a checkout); a lone file or an empty folder cannot.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from densecli.doctor import commands
 from densecli.doctor.installed import installations
+from densecli.wording import command_line
 
 STARTER, STARTER_CONFIG = "starter.safetensors", "starter.yaml"
 STARTER_SIZE = 19_648_392  # bytes
@@ -35,7 +36,7 @@ def restore_starter() -> str:
     if not (checkout / ".git").exists():
         return f"copy checkpoints/starter.* to {checkout / 'checkpoints'} once more, from where densecli came"
     files = [f"checkpoints/{name}" for name in (STARTER, STARTER_CONFIG)]
-    return commands.shell(["git", "-C", str(checkout), "checkout", "--", *files])
+    return command_line(["git", "-C", str(checkout), "checkout", "--", *files])
 
 
 def _checkout() -> Path | None:

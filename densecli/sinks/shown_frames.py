@@ -7,8 +7,11 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import accumulate
 
 _DEFAULT_FPS = 25.0
+_LONGEST_GAP = 60.0
+"""In seconds, for which a picture stands: more is a seam, as of recordings that were joined."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,10 @@ class ShownFrames:
     def timing(self, seconds: Sequence[float]) -> Timing:
         """When frames of these times are to be shown: at the video's rate, unless their times are known and uneven."""
         fps = self.fps or _DEFAULT_FPS
-        since = [second - seconds[0] for second in seconds]
-        rises = all(before < after for before, after in zip(since, since[1:], strict=False))  # so is no NaN
-        even = all(abs(second * fps - place) < 0.5 for place, second in enumerate(since))
-        return Timing(fps, since if rises and not even and len(since) > 1 else None, self.pixel_aspect)
+        gaps = [after - before for before, after in zip(seconds, seconds[1:], strict=False)]
+        rises = all(gap > 0 for gap in gaps)  # so is no NaN
+        even = all(abs((second - seconds[0]) * fps - place) < 0.5 for place, second in enumerate(seconds))
+        if even or not rises or not gaps:
+            return Timing(fps, None, self.pixel_aspect)
+        longest = max(_LONGEST_GAP, 10 / fps)
+        return Timing(fps, list(accumulate((min(gap, longest) for gap in gaps), initial=0.0)), self.pixel_aspect)

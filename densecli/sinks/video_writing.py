@@ -35,14 +35,25 @@ def write(frames: list[Path], path: Path, timing: Timing, place: Place, mark: by
     """
     with complete_file(path) as temporary:
         if importlib.util.find_spec("av"):
-            _write_pyav(_pictures(frames, place), temporary, timing)
+            _write_pyav(_pictures(frames, place), temporary, timing, path)
         else:
             _write_opencv(_pictures(frames, place), temporary, timing.mean_fps, path)
         with temporary.open("ab") as file:
             file.write(marked(mark or video_mark("0" * 16)))
 
 
-def _write_pyav(pictures: Iterator[np.ndarray], path: Path, timing: Timing) -> None:
+def _write_pyav(pictures: Iterator[np.ndarray], temporary: Path, timing: Timing, path: Path) -> None:
+    import av
+
+    try:
+        _encode(pictures, temporary, timing)
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError):  # the disk's, which `complete_file` explains
+            raise
+        raise OutputError(f"{shown_name(str(path))}: cannot be written as a video ({reason_of(error)})") from error
+
+
+def _encode(pictures: Iterator[np.ndarray], path: Path, timing: Timing) -> None:
     import av
 
     codec, options = next(known for known in _CODECS if known[0] in av.codecs_available)
@@ -54,7 +65,7 @@ def _write_pyav(pictures: Iterator[np.ndarray], path: Path, timing: Timing) -> N
             stream.codec_context.time_base = _TICK
             stream.codec_context.max_b_frames = 0  # MP4 would take the time of the last one decoded for its length
         stream.codec_context.sample_aspect_ratio = timing.pixel_aspect.limit_denominator(255)
-        matrix = ""
+        matrix, tick = "", -1
         for number, pixels in enumerate(pictures):
             if number == 0:
                 stream.height, stream.width = pixels.shape[:2]
@@ -66,7 +77,8 @@ def _write_pyav(pictures: Iterator[np.ndarray], path: Path, timing: Timing) -> N
             picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             picture = picture.reformat(format="yuv420p", dst_colorspace=matrix)
             if timing.seconds is not None:
-                picture.pts, picture.time_base = round(timing.seconds[number] / _TICK), _TICK
+                tick = max(tick + 1, round(timing.seconds[number] / _TICK))  # some are nearer to each other
+                picture.pts, picture.time_base = tick, _TICK
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
 

@@ -109,6 +109,16 @@ def test_what_is_said(frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert out == "" and "0 done; 6 complete already; 1 failed;" in err.splitlines()[-1]
 
 
+def test_failures_of_inputs_that_are_named_twice_are_both_listed(
+    frames: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("list.txt").write_text("gone.png\n")
+    run(batch_job("list.txt", "gone.png", frames), quiet=False)
+    *_, title, first, second, summary = capsys.readouterr().err.splitlines()
+    assert title == "2 failed:" and first == second and "gone.png: does not exist" in first
+    assert "2 failed" in summary
+
+
 def test_no_manifest_is_named_where_there_is_none(frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A shard may have no input."""
     assert run(batch_job(frames / "img0.png", shard=(2, 2)), quiet=False).done == 0
