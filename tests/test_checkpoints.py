@@ -432,6 +432,10 @@ def test_a_user_without_a_home(homeless: None, tmp_path: Path, monkeypatch: pyte
     assert checkpoints.download_dir() == tmp_path / "set"
 
 
+def test_the_command_for_a_user_without_a_home(homeless: None, tmp_path: Path) -> None:
+    assert checkpoints.fetch_command("mine", tmp_path) == f"densecli download-checkpoints mine --dir {tmp_path}"
+
+
 def test_doctor_of_a_user_without_a_home(homeless: None) -> None:
     rows = {row.name: row for row in weights.check_weights(deep=False)}
     assert {rows[name].status for name in ("starter", "leftovers", "disk space")} == {"ok"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,15 @@ def test_the_image_is_encoded_once_a_run_and_once_for_questions(photo: np.ndarra
     wishes = [[grid], [grid, "fill=true"], [grid, "ask_for_wholes=true"], [grid, "fill=true", "ask_for_wholes=true"]]
     assert compare(_loaded(photo), [segmenter(*wish) for wish in wishes]).runs == 1
     assert len(encodings) <= 2
+
+
+def test_one_network_by_two_names(photo: np.ndarray) -> None:
+    """As the weights of a checkpoint that are named once by its name and once by their path."""
+    one, other = segmenter("points_per_side=3"), segmenter("points_per_side=3")
+    other.model = replace(other.model, name="forklift")
+    compared = compare(_loaded(photo), [one, other])
+    assert one.network is other.network
+    assert [result.model["name"] for result in compared.results] == ["first_starter", "forklift"]
 
 
 def test_runs_that_share_nothing_to_move_keep_nothing(photo: np.ndarray) -> None:

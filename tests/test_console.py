@@ -358,6 +358,7 @@ def test_files_of_the_current_folder_are_not_taken_for_pythons_own(tmp_path: Pat
         ("segment -o v --save overlay", False),
         ("segment a.png -oeval", False),
         ("batch photos -qv", True),
+        ("segment a.png -ovideos/1", False),
     ],
 )
 def test_a_traceback_is_asked_for_among_other_letters_too(

@@ -643,6 +643,23 @@ def test_part_of_another_checkpoint_is_fetched_anew_only_once(entry: checkpoints
     assert server.begins() == [1_000_000, 0]
 
 
+@pytest.mark.parametrize("then", [status(404), chunked(b"busy\n" * 999)])
+def test_nothing_of_another_file_without_length_is_left(
+    then: Answer, entry: checkpoints.CheckpointEntry, folder: Path
+) -> None:
+    """Neither its bytes nor zeros in place of what was there before them may be behind the sha256 that is told."""
+    put_part(folder, DATA[:1000])
+    with serving(chunked(DATA[:1000] + WRONG[:1000] + DATA[2000:]), then) as other, serving(good()) as server:
+        get(entry, folder, other.url, server.url)
+    assert (other.begins(), server.begins()) == ([1000, 0], [0])
+
+
+def test_a_message_after_a_part_of_the_file_leaves_the_part(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
+    with serving(good(upto=400_000), chunked(b"busy\n" * 999)) as shaky, serving(good()) as server:
+        get(entry, folder, shaky.url, server.url)
+    assert (shaky.begins(), server.begins()) == ([0, 400_000], [400_000])
+
+
 def test_part_that_is_too_big(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
     put_part(folder, DATA + b"x")
     with serving(good()) as server:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 
-from densecli.masks import MOST_LABELS, Mask, Runs, Segmentation, color_of, decode_rle, encode_rle
+from densecli.masks import MOST_LABELS, Mask, Runs, Segmentation, color_of, counts_of, decode_rle, encode_rle
 from densecli.sinks import WriteOptions
 from densecli.sinks.one_image import outputs_of, write_outputs
 
@@ -46,6 +46,15 @@ def test_counts_of_no_picture_of_that_size(counts: str) -> None:
     for read in (Runs.from_rle, decode_rle):
         with pytest.raises(ValueError, match="counts"):
             read({"size": [2, 3], "counts": counts})
+
+
+@pytest.mark.parametrize("size", [(6000, 7000), (60_000, 65_000)])
+def test_counts_of_large_pictures(size: tuple[int, int]) -> None:
+    """Six and seven digits of five bits."""
+    pixels = size[0] * size[1]
+    for counts in ([pixels], [0, pixels], [pixels - 3, 3], [5, pixels - 12, 1, 6], [1, 2, pixels - 9, 4, 1, 1]):
+        rle = coco.frPyObjects({"size": list(size), "counts": counts}, *size)
+        assert counts_of(rle).tolist() == counts
 
 
 @pytest.mark.filterwarnings("error")

@@ -98,6 +98,23 @@ def test_changed_file_is_loaded_anew(tiny_state, tmp_path) -> None:
     assert torch.equal(second.network.no_mem_embed, first.network.no_mem_embed + 1)
 
 
+def test_the_same_weights_with_another_config(tiny_state, tmp_path) -> None:
+    path = save(tiny_state, tmp_path / "mine.pt")
+    for size in (512, 1024):
+        config = tmp_path / f"{size}.yaml"
+        config.write_text(official("tiny").read_text().replace("image_size: 1024", f"image_size: {size}"))
+        loaded = model.load(model.choose(str(path), None, CPU, None, config), CPU, "fp32")
+        assert loaded.network.image_size == size
+
+
+def test_weights_that_went_after_they_were_chosen(tiny_state, tmp_path) -> None:
+    path = save(tiny_state, tmp_path / "mine.pt")
+    choice = model.choose(str(path), None, CPU, None, None)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"mine\.pt: cannot be read \(No such file"):
+        model.load(choice, CPU, "fp32")
+
+
 class Malicious:
     def __reduce__(self):
         return os.system, ("touch hacked",)

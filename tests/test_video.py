@@ -15,6 +15,7 @@ from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -25,10 +26,15 @@ from PIL import Image
 
 from densecli.errors import InputError
 from densecli.places import Here
+from densecli.remote.place import RemotePlace
+from densecli.remote.store import Store
 from densecli.sinks.shown_frames import ShownFrame, Timing
 from densecli.sinks.video import OverlayVideos
 from densecli.sinks.video_writing import write as write_video
 from densecli.sources.collecting import Collection, Item, Problem
+from densecli.sources.lost_pictures import Loss, Numbers
+from densecli.sources.matroska import pictures_in_matroska
+from densecli.sources.missing_frames import missing_of
 from densecli.sources.video import DECODERS, default_decoder, frames, promised_frames
 from densecli.sources.video_frame import Frame
 
@@ -297,14 +303,15 @@ def test_matroska_that_is_cut_off(suffix: str, codec: str, seconds: list[float],
     assert "cut off" in message
 
 
-def damage(path: Path, packet: int) -> Path:
-    """Make a packet's bytes zeros, but for the first eight."""
+def damage(path: Path, packet: int, *, half: bool = False) -> Path:
+    """Make a packet's bytes zeros, but for the first eight, or the first half."""
     with av.open(str(path)) as container:
         places = [(found.pos, found.size) for found in container.demux(video=0) if found.size]
     begin, size = places[packet]
     assert begin is not None
     data = bytearray(path.read_bytes())
-    data[begin + 8 : begin + size] = bytes(size - 8)
+    kept = size // 2 if half else 8
+    data[begin + kept : begin + size] = bytes(size - kept)
     path.write_bytes(data)
     return path
 
@@ -320,12 +327,88 @@ def test_a_damaged_picture_costs_those_that_are_made_of_it(suffix: str, codec: s
     assert "is damaged" in message and f"the {len(good)} frames around that are good" in message
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".mkv", "libx264"), (".mp4", "libx264"), (".ts", "mpeg2video"), (".avi", "mpeg4")]
+)
+def test_a_picture_of_which_half_is_there_is_not_given(suffix: str, codec: str, tmp_path: Path) -> None:
+    """Decoders make the rest of it up."""
+    path = damage(make(tmp_path / f"clip{suffix}", codec=codec, fps=25), 6, half=True)
+    given = []
+    with pytest.raises(InputError, match="is damaged"):
+        for frame in frames(str(path), decoder="pyav"):
+            given.append(frame.number)
+    assert 6 not in given and {*range(6), *range(12, COUNT)} <= set(given)
+
+
 @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9"), (".avi", "mjpeg")])
 def test_without_pyav_a_damaged_picture_is_told(suffix: str, codec: str, tmp_path: Path) -> None:
     """The file is as long as it should be, and what OpenCV counts need not be frames."""
     path = damage(make(tmp_path / f"clip{suffix}", codec=codec), 14)
     good, message = good_and_error(path, "opencv")
     assert 5 < len(good) < COUNT and "damaged" in message
+
+
+def test_numbers_of_frames_after_a_loss() -> None:
+    even, uneven, untold = Numbers(10.0), Numbers(10.0), Numbers(None)
+    assert [even.take(3 + number / 10, False) for number in range(3)] == [0, 1, 2]
+    even.skip()
+    assert even.take(3.5, False) == 5, "two more were lost with it"
+    assert even.take(3.7, True) == 7
+    assert even.take(3.2, True) == 8, "no number comes twice, whatever the times"
+    assert [uneven.take(second, False) for second in (0, 0.1, 0.4)] == [0, 1, 2]
+    uneven.skip()
+    assert uneven.take(0.9, True) == 4
+    assert untold.take(None, False) == 0
+    untold.skip()
+    assert untold.take(0.9, True) == 2
+
+
+def test_pictures_that_were_decoded_before_a_loss_are_good() -> None:
+    """Some come late: what is shown between two others is decoded after them."""
+
+    def packet(pts: int, key: bool = False) -> SimpleNamespace:
+        return SimpleNamespace(pts=pts, is_keyframe=key, key_frame=key)
+
+    loss = Loss()
+    for decoded in (packet(0, True), packet(3), packet(1)):
+        loss.decoded(decoded)
+        assert not loss.spoils(decoded)
+    loss.begins()
+    assert not loss.spoils(packet(1)) and not loss.spoils(packet(3)) and loss.spoils(packet(2))
+    loss.decoded(packet(9, True))
+    assert loss.spoils(packet(5)) and loss.is_open
+    assert not loss.spoils(packet(9, True)) and not loss.is_open
+    loss.begins()
+    assert loss.spoils(packet(3)), "of the loss before"
+
+
+def test_pictures_in_matroska(tmp_path: Path) -> None:
+    """Those of the first video: neither sound, nor what is only there for others to be made of."""
+
+    def element(kind: str, *parts: bytes, sized: bool = True) -> bytes:
+        data = b"".join(parts)
+        return bytes.fromhex(kind) + b"\x01" + (len(data).to_bytes(7, "big") if sized else b"\xff" * 7) + data
+
+    def block(kind: str, track: int, flags: int = 0) -> bytes:
+        return element(kind, bytes([0x80 | track, 0, 0, flags, 9, 9]))
+
+    tracks = [element("ae", element("d7", bytes([n])), element("83", bytes([k]))) for n, k in ((1, 2), (2, 1), (3, 1))]
+    blocks = [block("a3", 2), block("a3", 1), block("a3", 3), block("a3", 2, 0x08), block("a3", 2, 0x80)]
+    group = element("a0", block("a1", 2), element("9b", b"\x01"))
+    path = tmp_path / "clip.mkv"
+    for sized in (True, False):
+        clusters = [element("1f43b675", *blocks, sized=sized), element("1f43b675", group, sized=sized)]
+        segment = element("18538067", element("1654ae6b", *tracks), *clusters, sized=sized)
+        path.write_bytes(element("1a45dfa3") + segment)
+        assert pictures_in_matroska(str(path)) == 3
+    path.write_bytes(element("1a45dfa3") + element("18538067", element("1654ae6b", tracks[0]), clusters[0]))
+    assert pictures_in_matroska(str(path)) is None
+
+
+def test_a_long_gap_before_the_end_is_no_loss() -> None:
+    """Of a video by URL no more is known than how many frames OpenCV expects."""
+    assert missing_of("http://host/clip.mp4", 50, 100, 3.0, 2.0, 25.0) == ""
+    assert missing_of("http://host/clip.mp4", 50, 100, 3.0, 0.04, 25.0) == " (3.0 s of 4.0 s)"
 
 
 @both
@@ -416,6 +499,16 @@ assert promised_frames({str(path)!r}) is None
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("refused\n" * len(DECODERS), "")
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mpg"])
+def test_seconds_count_from_the_first_frame(suffix: str, tmp_path: Path) -> None:
+    """Of such files the clock does not begin at zero."""
+    path = make(tmp_path / f"clip{suffix}", codec="mpeg2video", fps=25)
+    with av.open(str(path)) as container:
+        assert (container.start_time or 0) > 0
+    seconds = [frame.seconds for frame in frames(str(path), decoder="pyav")]
+    assert seconds == pytest.approx([number / 25 for number in range(COUNT)], abs=0.001)
 
 
 @both
@@ -667,6 +760,8 @@ def test_overlay_video_of_odd_and_changing_size(
     shapes = []
     while (read := capture.read())[0]:
         shapes.append(read[1].shape)
+        last, before = read[1][:, -1].astype(int), read[1][:, -2]  # what makes it even is not black
+        assert np.abs(last - before).mean() < 20
     assert shapes == [(HEIGHT + 2, WIDTH + 2, 3)] * 3
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
 
@@ -761,3 +856,27 @@ def test_pixels_that_are_not_square_stay_so(quarters: int, tmp_path: Path) -> No
     videos.add("clip", ShownFrame(0, 10.0, 0.0, frame.pixel_aspect))
     (made,) = videos.finish()
     assert next(frames(str(made), decoder="pyav")).pixel_aspect == frame.pixel_aspect
+
+
+def test_an_overlay_video_whose_pixels_have_another_shape_now_is_made_again(tmp_path: Path) -> None:
+    overlays(tmp_path / "clip", [0, 1])
+    for aspect in (Fraction(1), Fraction(64, 45)):
+        videos = OverlayVideos(Here(tmp_path))
+        for number in range(2):
+            videos.add("clip", ShownFrame(number, 10.0, number / 10, aspect))
+        (made,) = videos.finish()
+        assert next(frames(str(made), decoder="pyav")).pixel_aspect == aspect
+
+
+def test_pictures_that_are_brought_for_an_overlay_video_go_again(tmp_path: Path) -> None:
+    """They may be more than the disk here holds."""
+    place = RemotePlace(Store(f"local://{tmp_path}/bucket"), tmp_path / "made", alone=True)
+    overlays(place.folder / "clip", [0, 1, 2])
+    place.send(sorted((place.folder / "clip").iterdir()))
+    place.refresh()
+    videos = OverlayVideos(place)
+    for number in range(3):
+        videos.add("clip", ShownFrame(number))
+    videos.finish()
+    assert len(list(frames(f"{tmp_path}/bucket/clip_overlay.mp4"))) == 3
+    assert not list(place.folder.rglob("*.png"))

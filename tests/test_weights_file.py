@@ -113,6 +113,7 @@ def saving(saved: Any) -> Callable[[Path], None]:
         (torchscript, "a TorchScript program, not weights"),
         (archive, "a zip archive without PyTorch weights; unpack it"),
         (lambda path: path.write_text(json.dumps({"error": "rate limit"})), "a JSON text, not weights"),
+        (lambda path: path.write_text('{"id": [{"error": "rate limit"}]}'), "a JSON text, not weights"),
         (lambda path: path.write_bytes(b"\xef\xbb\xbf<!DOCTYPE html><html>"), "a web page, not weights"),
     ],
 )
@@ -143,9 +144,16 @@ def test_other_networks_and_forms(keys: list[str], told: str, with_config: bool,
     assert told in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_too_little_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_is_no_damage(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        raise error
 
     torch.save(STATE, tmp_path / "mine.pt")
     monkeypatch.setattr(weights_file.torch, "load", full)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -76,6 +77,20 @@ def test_overlay_videos_are_known_wherever_they_are(
         assert collection.skipped == {"densecli output": 1}
 
 
+def test_overlay_videos_of_earlier_versions_are_known(video: Path, photo: np.ndarray) -> None:
+    """Their last words are a comment; what marks them now comes behind that."""
+    run(batch_job(video, kinds=KINDS))
+    made = Path("out/clip_overlay.mp4")
+    data = made.read_bytes()
+    made.write_bytes(data[: data.rindex(b"free") - 4])
+    Path("else").mkdir()
+    shutil.copy(made, "else")
+    collection = Collection(["else"], output_dir="elsewhere")
+    assert (list(collection), collection.skipped) == ([], {"densecli output": 1})
+    outcome = run(batch_job(video, kinds=KINDS))
+    assert (outcome.complete, outcome.exit_code) == (3, 0) and made.read_bytes() == data
+
+
 # --- which frames are in them ----------------------------------------------------------------------------------------
 
 
@@ -105,6 +120,44 @@ def test_a_video_that_was_replaced_by_a_shorter_one(
     assert pictures_of(Path("out")) == ["frame_000000.png", "frame_000001.png"]
     for folder in ("dataset_images", "yolo/images", "yolo/labels", "labelme"):
         assert len([path for path in Path("out", folder).rglob("*") if path.is_file()]) == 2, folder
+    assert frames_of(Path("out/clip_overlay.mp4")) == 2
+    report = Path("out/report.html").read_text()
+    assert "clip.mp4#1" in report and "clip.mp4#2" not in report
+
+
+def test_machines_may_have_copies_of_a_video_of_different_times(
+    tmp_path: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip(Path("clip.mp4"), photo, 6)
+    for part in (1, 2):
+        os.utime("clip.mp4", ns=(part * 10**9,) * 2)
+        assert run(batch_job("clip.mp4", kinds=(*KINDS, "coco"), shard=(part, 2), report=True)).done > 0
+    assert frames_of(Path("out/clip_overlay.mp4")) == len(pictures_of(Path("out"))) == 6
+    assert all(f"clip.mp4#{number}" in Path("out/report.html").read_text() for number in range(6))
+
+
+def test_frames_of_a_video_that_a_run_does_not_take_stay_in_the_data_sets(video: Path, photo: np.ndarray) -> None:
+    clip(Path("other.mp4"), photo, 2)
+    for name in ("clip.mp4", "other.mp4"):
+        run(batch_job(name, kinds=(*KINDS, "coco", "yolo")))
+    assert len(pictures_of(Path("out"))) == 5
+    assert len(list(Path("out/yolo/labels").rglob("*.txt"))) == 5
+
+
+def test_a_video_that_is_replaced_while_it_is_watched(video: Path, photo: np.ndarray) -> None:
+    clip(Path("next.mp4"), photo[:, ::-1], 2)
+
+    def replace() -> bool:
+        done = sum(line["status"] == "done" for line in lines())
+        if done == 3 and Path("next.mp4").exists():
+            Path("next.mp4").rename(video)
+        return done == 5
+
+    interrupt_when(replace, signal.SIGINT)
+    job = batch_job(video, kinds=(*KINDS, "coco"), report=True, watch=True, poll_seconds=0.1)
+    assert run(job).done == 5
+    assert pictures_of(Path("out")) == ["frame_000000.png", "frame_000001.png"]
     assert frames_of(Path("out/clip_overlay.mp4")) == 2
     report = Path("out/report.html").read_text()
     assert "clip.mp4#1" in report and "clip.mp4#2" not in report
@@ -162,6 +215,22 @@ def test_what_failed_while_it_arrived_is_no_failure_in_the_end(
     assert "failed" not in capsys.readouterr().err.splitlines()[-1]
     report = Path("out/report.html").read_text()
     assert "nothing matches" not in report and "is not a video" not in report and "sub/a.png" in report
+
+
+def test_what_fails_again_is_a_failure_in_the_end(video: Path) -> None:
+    data = video.read_bytes()
+    video.write_bytes(data[:2000])
+
+    def arrive() -> bool:
+        failed = sum(line["status"] == "failed" for line in lines())
+        if failed == 1 and video.stat().st_size == 2000:
+            video.write_bytes(data[:2500])
+        return failed == 2
+
+    interrupt_when(arrive, signal.SIGINT)
+    outcome = run(batch_job(video, kinds=KINDS, report=True, watch=True, poll_seconds=0.1))
+    assert (outcome.done, outcome.failed) == (0, 1)
+    assert "is not a video" in Path("out/report.html").read_text()
 
 
 def lines() -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -338,12 +339,14 @@ def test_what_was_saved_before_counts_with_what_is_saved_now(photos: Path) -> No
     assert run(batch_job(photos, overrides=(*SETTINGS, "pred_iou_thresh=0.5"))).done == 2  # of other masks
 
 
-@pytest.mark.parametrize("damaged", [b'{"schema', None])
-def test_a_damaged_summary_is_made_anew(photos: Path, damaged: bytes | None) -> None:
+@pytest.mark.parametrize(
+    "damaged", [lambda data: b'{"schema', lambda data: b"x" * len(data), lambda data: bytes(99) + data[99:]]
+)
+def test_a_damaged_summary_is_made_anew(photos: Path, damaged: Callable[[bytes], bytes]) -> None:
     run(batch_job(photos))
     path = Path("out/img0_masks.json")
     before = json.loads(path.read_text())["masks"]
-    path.write_bytes(b"x" * path.stat().st_size if damaged is None else damaged)
+    path.write_bytes(damaged(path.read_bytes()))
     outcome = run(batch_job(photos, kinds=("json", "coco")))
     assert (outcome.done, outcome.complete) == (1, 1)
     assert json.loads(path.read_text())["masks"] == before

@@ -249,6 +249,15 @@ def test_sheets_and_candidates_are_outputs_too() -> None:
     assert named.skipped == {"densecli output": 2}
 
 
+def test_outputs_whose_numbers_are_longer_than_most() -> None:
+    """The ten-thousandth mask, and frames of a video of a million."""
+    files("p/desk.png", "p/clip_overlay.mp4")
+    for name in ("desk_masks/10000.png", "clip/frame_1000000_overlay.png"):
+        Path("p", name).parent.mkdir()
+        save_png(np.zeros((4, 4, 3), np.uint8), Path("p", name))
+    assert stems(items("p", recursive=True)) == ["desk"]
+
+
 def test_a_buckets_output_folder_is_known_by_its_manifest() -> None:
     memory = fsspec.filesystem("memory")
     for name in ("a.png", "out/manifest.jsonl", "out/report/ab/c.jpg", "out/yolo/images/a.png", "yolo/mine.png"):

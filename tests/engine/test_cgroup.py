@@ -11,6 +11,12 @@ import torch
 from densecli.engine import cgroup, memory
 
 GIB = 1 << 30
+# As the kernel calls them: file of the limit, of what is in use, and memory.stat with pages of files that were read.
+# Of version 1, inactive_file leaves out the groups below.
+FILES = {
+    2: ("memory.max", "memory.current", "anon 1\ninactive_file {}\nactive_file 7\n"),
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "inactive_file 5\ntotal_inactive_file {}\ntotal_cache 7\n"),
+}
 
 
 @pytest.fixture
@@ -18,13 +24,13 @@ def tree(tmp_path: Path):
     """`tree({"folder": (limit, used, droppable)}, groups, version)`: bytes that are left."""
 
     def free(folders: dict[str, tuple[object, int, int]], groups: str | None, version: int = 2) -> int | None:
-        limit_name, used_name, key = {2: cgroup._V2, 1: cgroup._V1}[version]
+        limit_name, used_name, stat = FILES[version]
         for name, (limit, used, droppable) in folders.items():
             folder = tmp_path / "mount" / name
             folder.mkdir(parents=True, exist_ok=True)
             (folder / limit_name).write_text(f"{limit}\n")
             (folder / used_name).write_text(f"{used}\n")
-            (folder / "memory.stat").write_text(f"anon 1\n{key} {droppable}\nactive_file 7\n")
+            (folder / "memory.stat").write_text(stat.format(droppable))
         if groups is not None:
             (tmp_path / "groups").write_text(groups)
         return cgroup.free_bytes(tmp_path / "groups", tmp_path / "mount")

@@ -101,7 +101,8 @@ def without_numbers(first_starter):
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.99])
 def test_candidates_that_are_no_numbers_are_left_out(without_numbers, photos, threshold: float, loop: bool) -> None:
     settings = {**SMALL, "pred_iou_thresh": threshold}
-    generator = MaskGenerator(without_numbers, GeneratorParameters(**settings))
+    limits = Limits(points_per_batch=16)  # told once, not once a batch
+    generator = MaskGenerator(without_numbers, GeneratorParameters(**settings), limits=limits)
     generator.device_loop = loop
     generated = generator.generate(photos["coffee"])
     assert all(0 <= mask.predicted_iou <= 1 for mask in generated.masks)
@@ -110,13 +111,14 @@ def test_candidates_that_are_no_numbers_are_left_out(without_numbers, photos, th
     assert len(generated.warnings) == 1 and "no numbers (NaN)" in generated.warnings[0]
 
 
-def test_progress_never_passes_all_points(starter, photos, monkeypatch) -> None:
-    """Memory that runs out after a batch was scored has it scored again."""
-    pack, failures, told = proposals.pack, [1, 1], []
+@pytest.mark.parametrize("short_at", [(0, 1), (2,)])
+def test_progress_never_passes_all_points(starter, photos, monkeypatch, short_at: tuple[int, ...]) -> None:
+    """Memory that runs out after a batch was scored has it scored again, and the batches before it counted still."""
+    pack, calls, told = proposals.pack, [], []
 
     def short(*arguments):
-        if failures:
-            failures.pop()
+        calls.append(arguments)
+        if len(calls) - 1 in short_at:
             raise MemoryError
         return pack(*arguments)
 
@@ -125,7 +127,8 @@ def test_progress_never_passes_all_points(starter, photos, monkeypatch) -> None:
     generator = MaskGenerator(starter, GeneratorParameters(**{**SMALL, "points_per_side": 5}), limits=limits)
     generated = generator.generate(photos["coffee"], lambda done, of: told.append((done, of)), keep=Floor())
     assert told[-1] == (25, 25) == max(told)
-    assert generated.funnel.candidates == 75 and not failures
+    assert (generated.funnel.points, generated.funnel.candidates) == (25, 75)
+    assert len(generated.warnings) == len(short_at)
 
 
 def test_less_memory_smaller_batches() -> None:
