@@ -331,12 +331,15 @@ def test_a_damaged_picture_costs_those_that_are_made_of_it(suffix: str, codec: s
     ("suffix", "codec"), [(".mkv", "libx264"), (".mp4", "libx264"), (".ts", "mpeg2video"), (".avi", "mpeg4")]
 )
 def test_a_picture_of_which_half_is_there_is_not_given(suffix: str, codec: str, tmp_path: Path) -> None:
-    """Decoders make the rest of it up."""
+    """Decoders make the rest of it up; nor is one that is made of it."""
     path = damage(make(tmp_path / f"clip{suffix}", codec=codec, fps=25), 6, half=True)
     given = []
     with pytest.raises(InputError, match="is damaged"):
         for frame in frames(str(path), decoder="pyav"):
             given.append(frame.number)
+            pixels = frame.load("x").pixels
+            assert number_of(pixels) == frame.number
+            assert np.abs(pixels[40:60, 8:40].reshape(-1, 3).mean(0) - (200, 30, 40)).max() < 16
     assert 6 not in given and {*range(6), *range(12, COUNT)} <= set(given)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 _DELAYED = 64
@@ -42,17 +41,29 @@ class Loss:
 
     def __init__(self) -> None:
         self.is_open = False
-        self._recent: deque[int | None] = deque(maxlen=_DELAYED)
-        self._key_seen, self._key_pts = False, None
+        self._recent: dict[int | None, bool] = {}
+        """Times of the last packets, and whether a picture begins anew with them."""
+        self._key_seen = False
+        self._key_pts: int | None = None
 
     def begins(self) -> None:
         """A packet could not be decoded."""
         self.is_open, self._key_seen, self._key_pts = True, False, None
 
+    def begins_with(self, picture: Any) -> None:
+        """A picture was made up in part; packets of later ones may be decoded already."""
+        keys = [pts for pts, key in self._recent.items() if key and pts is not None and pts > (picture.pts or 0)]
+        self.begins()
+        self._recent.clear()
+        if keys:
+            self._key_seen, self._key_pts = True, min(keys)
+
     def decoded(self, packet: Any) -> None:
         """A packet was decoded; its picture may come later."""
         if not self.is_open:
-            self._recent.append(packet.pts)
+            self._recent[packet.pts] = packet.is_keyframe
+            if len(self._recent) > _DELAYED:
+                del self._recent[next(iter(self._recent))]
         elif packet.is_keyframe and not self._key_seen:
             self._key_seen, self._key_pts = True, packet.pts
 

@@ -62,6 +62,8 @@ def read_pyav(name: str, source: Any, every: int, stack: ExitStack) -> Generator
             continue
         for picture in decoded:
             incomplete |= picture.is_corrupt
+            if picture.is_corrupt and not loss.is_open:
+                loss.begins_with(picture)
             was_open = loss.is_open
             if picture.is_corrupt or loss.spoils(picture):
                 numbers.skip()
