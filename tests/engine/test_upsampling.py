@@ -116,6 +116,21 @@ def test_logits_that_are_no_numbers(compiled: bool) -> None:
     assert upsampling.mask(logits[0], 0.0)[2].area == expected
 
 
+@settings(max_examples=60)
+@given(seed=st.integers(0, 2**20), holes=st.integers(1, 40), size=st.tuples(st.integers(5, 90), st.integers(5, 90)))
+def test_both_paths_take_the_same_for_no_numbers(seed: int, holes: int, size: tuple[int, int]) -> None:
+    """Not F.interpolate to the pixel: what lies right on a logit takes nothing of the next one, which may be NaN."""
+    logits = smooth_logits(seed, 5, 16, 12, 2)
+    logits.view(-1)[torch.randint(0, logits.numel(), (holes,), generator=torch.Generator().manual_seed(seed))] = (
+        torch.nan
+    )
+    compiled, tensors = (
+        upsampling_of((16, 12), size, way).areas_and_boxes(logits, -1.0, 0.0, 1.0) for way in (True, False)
+    )
+    for one, other in zip(compiled, tensors, strict=True):
+        assert torch.equal(one, other)
+
+
 @BOTH_PATHS
 def test_nothing_to_do(compiled: bool) -> None:
     area_low, area_high, boxes = upsampling_of((8, 8), (50, 60), compiled).areas_and_boxes(
