@@ -237,10 +237,10 @@ def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
         raise unreadable(choice.weights, error) from error
     key = _Key(choice.weights, stat.st_mtime_ns, stat.st_size, choice.config, device, precision)
     with _lock:
-        begin = time.perf_counter()
+        seconds = 0.0
         network = _networks.get(key)
-        here = network is not None
         if network is None:
+            begin = time.perf_counter()
             # Building draws random numbers, of which the host program may count its own.
             with _hashing(choice) as sha256, own_defaults(), torch.random.fork_rng([]):
                 network = build_network(choice.config, random_weights=False)
@@ -254,8 +254,8 @@ def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
             found = sha256()
             with _adding:
                 _networks[key], _sha256[key] = network, found
+            seconds = time.perf_counter() - begin
         _latest[:] = [network]
-        seconds = 0.0 if here else time.perf_counter() - begin
         return LoadedModel(choice.name, network, _sha256[key], device, precision, seconds)
 
 

@@ -152,7 +152,9 @@ def _finish(datasets: Datasets, place: Place, console: Console) -> None:
     for path in datasets.kept:
         console.warning(f"{place.shown(path)}: {KEPT}")
     for name in datasets.missing:
-        console.warning(f"{shown_input(name)}: is not in the data sets, its summary or picture is gone; run again")
+        console.warning(
+            f"{shown_input(name)}: is not in the data sets, its summary or picture is damaged or not there; run again"
+        )
 
 
 def _skipped(given: str, outputs: dict[str, Path], place: Place, console: Console) -> bool:

@@ -143,7 +143,8 @@ class Spanning:
                 console.warning(f"{self._place.shown(path)}: {KEPT}")
             for name in self._datasets.missing[:_SHOWN_MISSING]:
                 console.warning(
-                    f"{shown_name(name)}: is not in the data sets, its summary or picture is damaged or not there"
+                    f"{shown_name(name)}: is not in the data sets, its summary or picture is damaged or not there; "
+                    "run again with --overwrite"
                 )
         if "overlay" in job.kinds:
             console.status("writing overlay videos")

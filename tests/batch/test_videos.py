@@ -22,7 +22,7 @@ from densecli.sources.collecting import Collection
 from tests.batch.conftest import batch_job, run
 from tests.batch.test_runs import interrupt_when
 from tests.batch.test_spanning import clip, frames_of, pictures_of
-from tests.test_video import without_pyav
+from tests.sinks.test_overlay_videos import without_pyav
 
 KINDS = ("overlay", "json")
 
