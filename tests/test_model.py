@@ -87,6 +87,7 @@ def test_loaded_once() -> None:
     first, second = model.load(choice, CPU, "fp32"), model.load(choice, CPU, "fp32")
     assert first.network is second.network and second.load_seconds == 0
     assert model.load(choice, CPU, "bf16").network is not first.network
+    assert choice.weights in model._loaded(CPU) and not model._loaded(torch.device("cuda", 0))
 
 
 def test_changed_file_is_loaded_anew(tiny_state, tmp_path) -> None:
@@ -96,6 +97,7 @@ def test_changed_file_is_loaded_anew(tiny_state, tmp_path) -> None:
     os.utime(path, ns=(1, 1))
     second = model.load(model.choose(str(path), None, CPU, None, None), CPU, "fp32")
     assert torch.equal(second.network.no_mem_embed, first.network.no_mem_embed + 1)
+    assert first.load_seconds > 0 and second.load_seconds > 0
 
 
 def test_the_same_weights_with_another_config(tiny_state, tmp_path) -> None:

@@ -51,6 +51,21 @@ def test_data_sets_hold_what_earlier_runs_did(frames: Path, capsys: pytest.Captu
     assert len(list(Path("out/yolo/labels").rglob("*.txt"))) == 6
 
 
+def test_a_damaged_summary_costs_its_image_and_says_what_mends_it(
+    frames: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(batch_job(frames, kinds=("json",))).done == 6
+    path = Path("out/img2_masks.json")
+    path.write_text(path.read_text().replace('"area"', '"are"'))  # whole, as far as a glance tells
+    job = batch_job(frames, kinds=("json", "coco"))
+    run(job, quiet=False)
+    told = capsys.readouterr().err
+    assert "img2.png: is not in the data sets, its summary" in told and "run again with --overwrite" in told
+    assert pictures_of(Path("out")) == [f"img{number}.png" for number in (0, 1, 3, 4, 5)]
+    run(replace(job, overwrite=True))
+    assert len(pictures_of(Path("out"))) == 6
+
+
 def test_a_video_over_shards_and_runs(tmp_path: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     clip(Path("clip.mp4"), photo, 9)

@@ -176,6 +176,12 @@ def test_compare_runs_once_and_writes_one_sheet(folder: Path, run_densecli: Comm
         assert sheet.width > 1200 and sheet.height > 800
 
 
+def test_compare_says_at_once_where_no_sheet_can_be_written(folder: Path, run_densecli: Command) -> None:
+    done = run_densecli("compare", "desk.png", *GRID, *PRESETS, "-o", "desk.png/sheet.png", cwd=folder)
+    assert (done.code, done.stdout) == (1, "")
+    assert done.errors == ["desk.png: a part of this path is a file, not a folder; choose another --output"]
+
+
 @pytest.mark.slow
 def test_compare_of_candidates_runs_no_model_and_is_the_same_sheet(folder: Path, run_densecli: Command) -> None:
     fresh = run_densecli("compare", "desk.png", *GRID, *PRESETS, "-o", "one.png", cwd=folder)

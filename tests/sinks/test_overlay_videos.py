@@ -173,23 +173,27 @@ def test_a_frame_that_is_missing_leaves_a_gap_in_the_overlay_video(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"),
+    ("fps", "seconds", "expected"),
     [
-        ([0, 0.04, 0.080011, 0.080012, 0.12], [0, 0.04, 0.08, 0.08, 0.12]),
-        ([0, 0.1, 50_000, 50_000.1, 900_000], [0, 0.1, 60.1, 60.2, 120.2]),
+        (25.0, [0, 0.04, 0.080011, 0.080012, 0.12], [0, 0.04, 0.08, 0.08, 0.12]),
+        (25.0, [0, 0.1, 50_000, 50_000.1, 900_000], [0, 0.1, 60.1, 60.2, 120.2]),
+        (1 / 90, [0, 90, 360], [0, 90, 360]),
+        (10.0, [*(number / 10 for number in range(20)), 9], [*(number / 10 for number in range(20)), 9]),
     ],
-    ids=["a tick apart", "joined recordings"],
+    ids=["a tick apart", "joined recordings", "time lapse", "late end"],
 )
 def test_odd_times_make_an_overlay_video_all_the_same(
-    seconds: list[float], expected: list[float], tmp_path: Path
+    fps: float, seconds: list[float], expected: list[float], tmp_path: Path
 ) -> None:
     """FFmpeg leaves steps of a tick where it repairs times; MP4 has no room for a picture of ten hours."""
     overlays(tmp_path / "clip", list(range(len(seconds))))
     videos = OverlayVideos(Here(tmp_path))
     for number, second in enumerate(seconds):
-        videos.add("clip", ShownFrame(number, 25.0, second))
+        videos.add("clip", ShownFrame(number, fps, second))
     (path,) = videos.finish()
     assert [frame.seconds for frame in frames(str(path))] == pytest.approx(expected, abs=0.002)
+    with av.open(str(path)) as container:
+        assert (container.duration or 0) / 1e6 > expected[-1]
 
 
 def test_pictures_that_cannot_be_encoded_cost_their_video_only(tmp_path: Path) -> None:
