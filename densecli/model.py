@@ -25,7 +25,7 @@ from densecli.errors import CheckpointError, EnvironmentProblem
 from densecli.files import sha256_of
 from densecli.model_names import Choice, config_path, is_file, named, names_file, path_of, verified
 from densecli.network_config import module_of
-from densecli.weights_file import OFFICIAL, foreign_form, read_weights, unreadable, wrong
+from densecli.weights_file import OFFICIAL, check_sums, foreign_form, read_weights, unreadable, wrong
 from densecli.wording import short_reason_of, shown_name
 
 if TYPE_CHECKING:
@@ -244,9 +244,12 @@ def load(choice: Choice, device: torch.device, precision: str) -> LoadedModel:
             # Building draws random numbers, of which the host program may count its own.
             with _hashing(choice) as sha256, own_defaults(), torch.random.fork_rng([]):
                 network = build_network(choice.config, random_weights=False)
-                _fill(network, read_weights(choice.weights), choice.weights, choice.config)
-                network = network.float().requires_grad_(False)
+                state = read_weights(choice.weights)
                 if choice.verified is None:  # else they are the published ones
+                    check_sums(choice.weights)
+                _fill(network, state, choice.weights, choice.config)
+                network = network.float().requires_grad_(False)
+                if choice.verified is None:
                     _check_finite(network, choice.weights)
                 if device.type == "cuda" and precision != "fp32":
                     cast_products(network.image_encoder, DTYPES[precision])

@@ -156,6 +156,11 @@ def damage(kind: str, state, path: Path) -> Path:
         odd = state["no_mem_embed"].clone()
         odd[..., -1] = float(kind)
         save({**state, "no_mem_embed": odd}, path)
+    elif kind == "zeros inside":  # as downloads in parts leave them, and disks
+        save(state, path)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2 : len(content) // 2 + 50_000] = bytes(50_000)
+        path.write_bytes(content)
     return path
 
 
@@ -177,6 +182,7 @@ WRONG = {
     "bool": "no_mem_embed is bool, not floating point",
     "nan": "no_mem_embed holds NaN or infinite numbers",
     "inf": "no_mem_embed holds NaN or infinite numbers",
+    "zeros inside": "damaged; fetch it again",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from densecli import model, weights_file
 from densecli.errors import CheckpointError
-from densecli.weights_file import read_weights
+from densecli.weights_file import check_sums, read_weights
 
 CPU = torch.device("cpu")
 STATE = {
@@ -46,6 +49,39 @@ def test_a_repacked_archive(compression: int, tmp_path: Path, monkeypatch: pytes
     torch.save(STATE, tmp_path / "mine.pt")
     assert is_state(read_weights(repacked(tmp_path / "mine.pt", compression)))
     assert mapped == [compression == zipfile.ZIP_STORED]
+
+
+@given(
+    st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]), st.floats(0, 1, exclude_max=True), st.integers(1, 255)
+)
+def test_a_changed_byte_is_told_or_changes_nothing(compression: int, place: float, bits: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "mine.pt")
+        torch.save(STATE, path)
+        content = bytearray(repacked(path, compression).read_bytes())
+        check_sums(path)
+        content[int(place * len(content))] ^= bits
+        path.write_bytes(content)
+        try:
+            read = read_weights(path)
+            check_sums(path)
+        except CheckpointError as error:
+            assert str(error).startswith(f"{path}: ")
+        else:
+            assert is_state(read)
+
+
+def test_files_without_sums_are_taken_as_they_are(tmp_path: Path) -> None:
+    if not hasattr(torch.serialization, "set_crc32_options"):
+        pytest.skip("this PyTorch always writes them")
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(STATE, tmp_path / "mine.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    check_sums(tmp_path / "mine.pt")
+    save_file(STATE, tmp_path / "mine.safetensors")
+    check_sums(tmp_path / "mine.safetensors")
 
 
 def wrapped(prefix: str, nest: str | None = None, **beside: Any) -> dict[str, Any]:
