@@ -71,6 +71,7 @@ def _rehearse(job: BatchJob, place: Place, console: Console) -> int:
                     names = [place.shown(path) for path in (outputs if wanted is None else wanted).values()]
                     said = f"would write {', '.join(names) or 'data sets'}"
                     said += "" if wanted is None else ", without the model"
+                spanning.ended(found, console)
             except errors.DensecliError as error:
                 failed += 1
                 entry |= {"status": "failed", "error": str(error).removeprefix(f"{shown}: ")}

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
+from densecli.batch.rehearsal import rehearse
+from densecli.console import Console
 from densecli.places import Here
 from densecli.sinks.images import save_png
 from densecli.sinks.shown_frames import ShownFrame
@@ -46,9 +48,12 @@ def test_a_video_of_the_user_is_not_replaced(
     clip(Path("other.mp4"), photo, 1)
     before = mine.read_bytes()
     job = batch_job(".", out=".", kinds=KINDS, report=True)
+    told = "clip_overlay.mp4: is there and was not written by densecli; move it away"
+    with Console() as console:
+        assert rehearse(job, console) == 0
+    assert f"warning: {told}" in capsys.readouterr().err
     outcome = run(job, quiet=False)
     assert (outcome.done, outcome.exit_code) == (6, 3)  # it is an input as well
-    told = "clip_overlay.mp4: is there and was not written by densecli; move it away"
     assert f"warning: {told}" in (said := capsys.readouterr().err) and f"error: {told}" in said
     assert mine.read_bytes() == before
     assert frames_of(Path("other_overlay.mp4")) == 1 and Path("report.html").exists()
