@@ -44,10 +44,7 @@ class Place(Protocol):
         """`bring` many."""
 
     def sample(self, path: Path) -> None:
-        """Bring as much of a folder as tells who wrote it."""
-
-    def forget_sample(self, path: Path) -> None:
-        """The opposite of `sample`."""
+        """Bring as much of a folder as tells who wrote it, until `let_go`."""
 
     def send(self, paths: Sequence[Path], *, keep: bool = False) -> None:
         """These files and folders are complete: put them in place, in this order.
@@ -112,9 +109,6 @@ class Here:
         pass
 
     def sample(self, path: Path) -> None:
-        pass
-
-    def forget_sample(self, path: Path) -> None:
         pass
 
     def send(self, paths: Sequence[Path], *, keep: bool = False) -> None:

@@ -458,11 +458,6 @@ def test_watching_stdin_is_refused() -> None:
         Collection(["-"], output_dir="out", poll_seconds=2.0)
 
 
-def test_counting_ahead() -> None:
-    files("p/a.png", "p/b/c.png")
-    assert Collection(["p"], output_dir="out", recursive=True).count() == 2
-
-
 @given(
     names=st.lists(st.text(st.characters(blacklist_characters="\0"), min_size=1, max_size=6), unique=True),
     piece=st.integers(1, 7),
