@@ -19,9 +19,9 @@ from densecli.output_names import COCO, MANIFEST
 from densecli.places import Here, Place
 from densecli.remote.place import RemotePlace
 from densecli.remote.store import Store, StoreError
-from densecli.sinks import CANDIDATES, DATASET_KINDS, WriteOptions, summary
+from densecli.sinks import CANDIDATES, DATASET_KINDS, WriteOptions
 from densecli.sinks.candidates import is_candidates
-from densecli.sinks.datasets import Datasets, read_summary
+from densecli.sinks.datasets import Datasets, read_summary, summary_path
 from densecli.sinks.one_image import outputs_of, put_in_place, write_outputs
 from densecli.sinks.ownership import KEPT, refuse_foreign
 from densecli.sinks.summary import to_json
@@ -168,7 +168,7 @@ def _repeat(stem: str, place: Place, console: Console) -> None:
     """Print the summary of what is skipped: whoever reads --json wants those of all inputs."""
     if not console.json:
         return
-    path = summary.path(place.folder / stem)
+    path = summary_path(place.folder, stem)
     brought = place.bring(path)
     if (document := read_summary(place.folder, stem)) is not None:
         console.result("", to_json(document))

@@ -26,6 +26,7 @@ from densecli.report.histogram import bars
 from densecli.report.shrinking import shrink
 from densecli.segmenter import Segmenter
 from densecli.sinks import WriteOptions, sink
+from densecli.sinks.one_image import outputs_of
 from tests.conftest import FIRST_STARTER
 
 # With the first starter: how much JPEG takes from an overlay depends on the masks in it.
@@ -73,8 +74,8 @@ def line_of(stem: str, /, **values: Any) -> dict[str, Any]:
 def write_outputs(
     segmentation: Segmentation, out: Path, stem: str, kinds: tuple[str, ...] = ("overlay", "json")
 ) -> None:
-    for kind in kinds:
-        sink(kind).write(segmentation, sink(kind).path(out / stem), WriteOptions())
+    for kind, path in outputs_of(stem, out, kinds).items():
+        sink(kind).write(segmentation, path, WriteOptions())
 
 
 class Page(HTMLParser):
