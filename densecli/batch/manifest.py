@@ -188,7 +188,7 @@ class Record:
 
     def of(self, stem: str) -> dict[str, Any] | None:
         """The latest line about an output name."""
-        found = self._latest.get(_key({"stem": stem}))
+        found = self._latest.get(key_of(stem))
         if found is None:
             return None
         _, number, offset, length = found

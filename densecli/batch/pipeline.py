@@ -33,9 +33,8 @@ MAX_DEATHS = 3
 """Workers that an input may cost before it is given up: the fault may be its own."""
 MAX_RESTARTS = 3
 """Times in a row that a worker is started without finishing anything, before it is given up."""
-
-
 _TOGETHER_SECONDS = 0.05
+"""For which complete inputs are gathered before they are handed on."""
 
 
 @dataclass(frozen=True)

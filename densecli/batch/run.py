@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -213,8 +214,6 @@ class _Run:
 
     def _follow(self, pipeline: Pipeline, manifest: Manifest, progress: Progress) -> None:
         """Record and say what comes out of the pipeline, until it is empty."""
-        import queue
-
         stopping = False
         while True:
             if self.interruption.asked and not stopping:
