@@ -92,7 +92,7 @@ def _workers(job: BatchJob, console: Console) -> Iterator[Sequence[Worker]]:
     with contextlib.ExitStack() as stack:
         workers: Sequence[Worker]
         if job.engine == "ray":
-            from densecli.ray_engine import ray_workers
+            from densecli.batch.ray_workers import ray_workers
 
             workers = stack.enter_context(ray_workers(job.devices, job.workers, console))
         else:
