@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections.abc import Generator
 from contextlib import ExitStack
 from functools import partial
@@ -55,9 +54,7 @@ def read_opencv(name: str, source: Any, every: int, stack: ExitStack) -> Generat
             last, gap = at, max(gap, at - last)
             if number % every == 0:
                 notices: list[str] = []
-                current = Frame(
-                    number, fps, partial(pixels, notices), threading.Lock(), seconds=seconds, notices=notices
-                )
+                current = Frame(number, fps, partial(pixels, notices), seconds=seconds, notices=notices)
                 yield current
             number += 1
     finally:
