@@ -30,7 +30,7 @@ from densecli.engine.run import Run
 
 FUSED, GRAPHS = Acceleration(fused=True), Acceleration(captured=True)
 FUSED_GRAPHS, COMPILED = Acceleration(captured=True, fused=True), Acceleration("inductor", captured=True)
-WAYS = {"plain": PLAIN, "compiled": COMPILED, "graphs": GRAPHS, "fused, graphs": FUSED_GRAPHS, "fused": FUSED}
+WAYS = {"plain": PLAIN, "compiled": COMPILED, "graphs": GRAPHS, "fused-graphs": FUSED_GRAPHS, "fused": FUSED}
 MASKS = 150
 # Of the candidates that pass predicted IoU: the starter's on truck.jpg.
 STABLE = 5785 / 8824

@@ -20,6 +20,7 @@ WHOLE_IMAGE = ["whole_image.py", "--every", "16", "--runs", "3"]
 README = [["decoder.py"], ["postprocess.py"], ["memory.py"], ["cold_start.py"]]
 README_GPU = [["gpu.py", "whole", "accuracy", "decoder"], ["gpu.py", "memory", "--ways", "fused"]]
 OTHERS = [["batch_overhead.py"], ["million_files.py"], ["edges.py"], ["wholes.py"], ["tune.py"]]
+OTHERS_GPU = [["plain_factors.py"]]
 
 
 def commands(*, cuda: bool, truck: Path = TRUCK) -> tuple[list[list[str]], list[str]]:
@@ -32,7 +33,7 @@ def commands(*, cuda: bool, truck: Path = TRUCK) -> tuple[list[list[str]], list[
         other.append(f"whole_image.py runs on astronaut of scikit-image, not on README's photo: there is no {truck}")
     if not cuda:
         other += [f"left out: {shlex.join(command)}: PyTorch sees no CUDA GPU here" for command in README_GPU]
-    return [whole_image, *README, *(README_GPU if cuda else []), *OTHERS], other
+    return [whole_image, *README, *(README_GPU if cuda else []), *OTHERS, *(OTHERS_GPU if cuda else [])], other
 
 
 def main() -> None:

@@ -324,11 +324,6 @@ def locate_entry(entry: CheckpointEntry, folders: list[Path]) -> Location:
     return found(None)
 
 
-def find_checkpoint(name: str, checkpoint_dir: Path | None = None) -> Path | None:
-    """Path of checkpoint `name`, or None if no file of the right size lies in `search_dirs`."""
-    return locate(name, checkpoint_dir).path
-
-
 def fetch_command(name: str, folder: str | os.PathLike[str] | None = None) -> str:
     """The command that fetches checkpoint `name`, for messages.
 

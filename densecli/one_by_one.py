@@ -19,9 +19,9 @@ from densecli.output_names import COCO, MANIFEST
 from densecli.places import Here, Place
 from densecli.remote.place import RemotePlace
 from densecli.remote.store import Store, StoreError
-from densecli.sinks import CANDIDATES, DATASET_KINDS, WriteOptions, summary
+from densecli.sinks import CANDIDATES, DATASET_KINDS, WriteOptions
 from densecli.sinks.candidates import is_candidates
-from densecli.sinks.datasets import Datasets, read_summary
+from densecli.sinks.datasets import Datasets, read_summary, summary_path
 from densecli.sinks.one_image import outputs_of, put_in_place, write_outputs
 from densecli.sinks.ownership import KEPT, refuse_foreign
 from densecli.sinks.summary import to_json
@@ -45,15 +45,15 @@ class Job:
     output_url: str | None = None
     """Where the outputs go in the end, instead of `output_dir`, if not to a folder of this machine."""
 
-    def planned(self, place: Place) -> list[tuple[str, dict[str, Path]]]:
-        """Each distinct input with the paths of its outputs by kind.
+    def planned(self, place: Place) -> list[tuple[str, str, dict[str, Path]]]:
+        """Each distinct input with the name of its outputs, and their paths by kind.
 
         Raises UsageError where an output would take the place of an input, or of a folder that holds one.
         """
         inputs = list(dict.fromkeys(self.inputs))
         plan = [
-            (given, outputs_of(name, place.folder, self.kinds))
-            for given, name in zip(inputs, output_names(inputs), strict=True)
+            (given, stem, outputs_of(stem, place.folder, self.kinds))
+            for given, stem in zip(inputs, output_names(inputs), strict=True)
         ]
         protected: dict[str, str] = {}
         for given in inputs:
@@ -63,7 +63,7 @@ class Job:
                 protected |= {str(part): given for part in (real, *real.parents)}
             else:
                 protected[given] = given
-        for given, outputs in plan:
+        for given, _, outputs in plan:
             for path in outputs.values():
                 victim = protected.get(place.identity(path))
                 if victim is not None:
@@ -95,37 +95,35 @@ def _segment_all(job: Job, place: Place, console: Console, segmenter_options: di
     segmenter_options["preset"] = load_preset(preset, overrides)
     job = _without_own(job, console)
     plan = job.planned(place)
-    inputs = len(plan)
     _check_candidates(job)
     _check_coco(job, place)
     datasets = Datasets(job.kinds, place)
-    stems = dict(zip((given for given, _ in plan), output_names([given for given, _ in plan]), strict=True))
     skipped: set[str] = set()
     if job.skip_existing:
-        for given, outputs in plan:
-            if datasets.can_rebuild(stems[given], given) and _skipped(given, outputs, place, console):
+        for given, stem, outputs in plan:
+            if datasets.can_rebuild(stem, given) and _skipped(given, outputs, place, console):
                 skipped.add(given)
-                datasets.add(stems[given], given)
+                datasets.add(stem, given)
         if len(skipped) == len(plan):
-            for given, _ in plan:
-                _repeat(stems[given], place, console)
+            for _, stem, _ in plan:
+                _repeat(stem, place, console)
             _finish(datasets, place, console)
             return errors.EXIT_OK
     if isinstance(place, RemotePlace):
         place.store.check()
     else:
         check_writable(place.folder)
-    if not all(is_candidates(given) for given, _ in plan if given not in skipped):
+    if not all(is_candidates(given) for given, *_ in plan if given not in skipped):
         check_named(segmenter_options)
     run = _Run(job, place, console, datasets, segmenter_options)
-    for given, outputs in plan:
+    for given, stem, outputs in plan:
         if given in skipped:
-            _repeat(stems[given], place, console)
+            _repeat(stem, place, console)
         else:
-            run.do(given, stems[given], outputs)
-    if len(run.failures) < inputs:
+            run.do(given, stem, outputs)
+    if len(run.failures) < len(plan):
         _finish(datasets, place, console)
-    return _exit_code(run.failures, inputs)
+    return _exit_code(run.failures, len(plan))
 
 
 def _without_own(job: Job, console: Console) -> Job:
@@ -168,7 +166,7 @@ def _repeat(stem: str, place: Place, console: Console) -> None:
     """Print the summary of what is skipped: whoever reads --json wants those of all inputs."""
     if not console.json:
         return
-    path = summary.path(place.folder / stem)
+    path = summary_path(place.folder, stem)
     brought = place.bring(path)
     if (document := read_summary(place.folder, stem)) is not None:
         console.result("", to_json(document))

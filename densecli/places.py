@@ -9,6 +9,7 @@ from stat import S_ISDIR
 from typing import Protocol
 
 from densecli.sources.folders import Facts, facts_of
+from densecli.sources.own_outputs import head_of, tail_of
 from densecli.wording import shown_name
 
 
@@ -44,10 +45,7 @@ class Place(Protocol):
         """`bring` many."""
 
     def sample(self, path: Path) -> None:
-        """Bring as much of a folder as tells who wrote it."""
-
-    def forget_sample(self, path: Path) -> None:
-        """The opposite of `sample`."""
+        """Bring as much of a folder as tells who wrote it, until `let_go`."""
 
     def send(self, paths: Sequence[Path], *, keep: bool = False) -> None:
         """These files and folders are complete: put them in place, in this order.
@@ -91,19 +89,10 @@ class Here:
         return S_ISDIR(status.st_mode) or status.st_size > 0
 
     def head(self, path: Path, most: int) -> bytes:
-        try:
-            with open(path, "rb") as file:
-                return file.read(most)
-        except OSError:
-            return b""
+        return head_of(str(path), most)
 
     def tail(self, path: Path, most: int) -> bytes:
-        try:
-            with open(path, "rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - most))
-                return file.read()
-        except OSError:
-            return b""
+        return tail_of(str(path), most)
 
     def bring(self, path: Path) -> bool:
         return False
@@ -112,9 +101,6 @@ class Here:
         pass
 
     def sample(self, path: Path) -> None:
-        pass
-
-    def forget_sample(self, path: Path) -> None:
         pass
 
     def send(self, paths: Sequence[Path], *, keep: bool = False) -> None:

@@ -64,11 +64,13 @@ def unknown_key(label: str, prefix: str, key: Any, value: Any, known: Iterable[s
 
 
 def preset_error(label: str, key: str, message: str) -> UsageError:
+    """The error, on one line, for a key (dotted; empty: all) of what `label` names: a file, or --set."""
     parts = [label, key, message] if key else [label, message]
     return UsageError(" ".join(": ".join(parts).splitlines()))
 
 
 def dotted(prefix: str, key: Any) -> str:
+    """A key as messages name it, behind the section that it is in."""
     return f"{prefix}.{_plain(key)}" if prefix else _plain(key)
 
 

@@ -67,7 +67,7 @@ def test_masks_need_only_numpy_and_pycocotools() -> None:
     ids=lambda p: str(p.relative_to(PACKAGE)),
 )
 def test_what_runs_use_knows_no_runs(path: Path) -> None:
-    assert reaches(path, ("densecli.batch", "densecli.one_by_one", "densecli.ray_engine")) == []
+    assert reaches(path, ("densecli.batch", "densecli.one_by_one")) == []
 
 
 @pytest.mark.parametrize(

@@ -214,9 +214,9 @@ def test_names_are_understood(given_name: str, canonical: str) -> None:
 
 def test_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UsageError, match="'larg'.*Did you mean 'large'.*tiny, small, base-plus, large"):
-        checkpoints.find_checkpoint("larg")
+        checkpoints.locate("larg")
     with pytest.raises(UsageError) as caught:
-        checkpoints.find_checkpoint("zzzzzz")
+        checkpoints.locate("zzzzzz")
     assert "Did you mean" not in str(caught.value)
 
 
@@ -262,13 +262,13 @@ def test_find_prefers_earlier_folders_and_passes_over_wrong_sizes(
     entry: checkpoints.CheckpointEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DENSECLI_CHECKPOINTS", str(tmp_path / "variable"))
-    assert checkpoints.find_checkpoint("mine") is None
+    assert checkpoints.locate("mine").path is None
     assert checkpoints.locate("mine") == checkpoints.Location(None, None)
     folders = checkpoints.search_dirs(tmp_path / "option")
     for folder in reversed(folders):
         folder.mkdir(parents=True)
         (folder / "mine.pt").write_bytes(WEIGHTS)
-        assert checkpoints.find_checkpoint("mine", tmp_path / "option") == folder / "mine.pt"
+        assert checkpoints.locate("mine", tmp_path / "option").path == folder / "mine.pt"
     (tmp_path / "option" / "mine.pt").write_bytes(WEIGHTS[:-1])
     (tmp_path / "variable" / "mine.pt").unlink()
     (tmp_path / "variable" / "mine.pt").mkdir()

@@ -926,7 +926,7 @@ def test_fetch_replaces_a_damaged_file(damaged: bytes, registered: Path) -> None
     with serving(good()) as server:
         path = fetch("mine", sources=[server.url.removesuffix("/file.pt")], patience=QUICK)
     assert path.read_bytes() == DATA
-    assert checkpoints.find_checkpoint("mine") == path
+    assert checkpoints.locate("mine").path == path
 
 
 # Progress

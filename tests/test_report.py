@@ -23,9 +23,10 @@ from densecli.masks import Segmentation, decode_rle, encode_rle
 from densecli.report import write_report
 from densecli.report.entries import Entries
 from densecli.report.histogram import bars
-from densecli.report.shrinking import run_edges, shrink
+from densecli.report.shrinking import shrink
 from densecli.segmenter import Segmenter
 from densecli.sinks import WriteOptions, sink
+from densecli.sinks.one_image import outputs_of
 from tests.conftest import FIRST_STARTER
 
 # With the first starter: how much JPEG takes from an overlay depends on the masks in it.
@@ -73,8 +74,8 @@ def line_of(stem: str, /, **values: Any) -> dict[str, Any]:
 def write_outputs(
     segmentation: Segmentation, out: Path, stem: str, kinds: tuple[str, ...] = ("overlay", "json")
 ) -> None:
-    for kind in kinds:
-        sink(kind).write(segmentation, sink(kind).path(out / stem), WriteOptions())
+    for kind, path in outputs_of(stem, out, kinds).items():
+        sink(kind).write(segmentation, path, WriteOptions())
 
 
 class Page(HTMLParser):
@@ -123,31 +124,6 @@ def masks(draw: st.DrawFn) -> np.ndarray:
     h, w = draw(st.integers(1, 40)), draw(st.integers(1, 40))
     noise = np.random.default_rng(draw(st.integers(0, 99))).random((h, w))
     return noise < draw(st.sampled_from([0.0, 0.03, 0.5, 0.97, 1.0]))
-
-
-@given(masks())
-def test_run_edges_are_where_the_mask_changes(mask: np.ndarray) -> None:
-    flat = mask.T.ravel()
-    edges = run_edges(encode_rle(mask)["counts"])
-    inside = np.searchsorted(edges, np.arange(flat.size), side="right") % 2 == 1
-    assert edges[-1] == flat.size
-    assert np.array_equal(inside, flat)
-
-
-def test_run_edges_of_a_large_mask() -> None:
-    """Lengths of more than one character, and differences below zero."""
-    mask = np.zeros((3000, 2000), dtype=bool)
-    mask[5:2990, 7:1500] = True
-    mask[100:160, 300:301] = False
-    edges = run_edges(encode_rle(mask)["counts"])
-    inside = np.repeat(np.arange(len(edges)) % 2 == 1, np.diff(edges, prepend=0))
-    assert np.array_equal(inside, mask.T.ravel())
-
-
-@pytest.mark.parametrize("text", ["~~~", "0P", "\x1f"])
-def test_what_is_no_rle_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
-        run_edges(text)
 
 
 @given(masks(), st.integers(1, 50), st.integers(1, 50))
@@ -222,7 +198,7 @@ def test_the_last_line_about_an_output_counts() -> None:
 
 
 def test_figures_that_are_none_are_left_out() -> None:
-    lines = [line_of("a", seconds=float("nan"), coverage=None, masks="many"), line_of("b", seconds={"total": 2.5})]
+    lines = [line_of("a", seconds=float("nan"), coverage=None, masks="many"), line_of("b", seconds=2.5)]
     with Entries(lines) as entries:
         assert [e.name for e in entries.slowest(9)] == ["in/b.png"]
         assert [e.name for e in entries.emptiest(9)] == ["in/b.png"]

@@ -36,20 +36,18 @@ def sharpened(weights: dict[str, torch.Tensor], factor: float) -> dict[str, torc
     return out
 
 
-def export(
-    weights: dict[str, torch.Tensor], config: Path, folder: Path, name: str = "starter", factor: float = 1.0
-) -> Path:
-    """Write NAME.safetensors, sharpened by `factor`, and NAME.yaml.
+def export(weights: dict[str, torch.Tensor], config: Path, folder: Path, factor: float = 1.0) -> Path:
+    """Write starter.safetensors, sharpened by `factor`, and starter.yaml.
 
     Raises ValueError where the file is larger than the repository takes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.safetensors"
+    path = folder / "starter.safetensors"
     crisp = sharpened(weights, factor)
     half = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in crisp.items()}
     save_file(half, path, {_FACTOR: str(factor)})
     path.chmod(0o644)
-    shutil.copyfile(config, folder / f"{name}.yaml")
+    shutil.copyfile(config, folder / "starter.yaml")
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path}: {path.stat().st_size:,} bytes, more than {MAX_BYTES:,}; make the network smaller")
     return path

@@ -70,7 +70,3 @@ def _follow(parent: int) -> None:
 def unexpected(error: Exception) -> Unexpected:
     """An exception of any class in a form that other processes can read."""
     return Unexpected(type(error).__name__, " ".join(str(error).split()), "".join(traceback.format_exception(error)))
-
-
-if __name__ == "__main__":
-    main()

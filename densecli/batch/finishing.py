@@ -197,11 +197,10 @@ def _dataset_name(name: str, source: str, frame: int | None) -> str:
     return source if frame is None else name
 
 
-def reported(record: Record, began: float, gone: Container[int] = ()) -> Iterator[dict[str, Any]]:
-    """The latest lines, without failures of earlier runs that are no more: what failed is tried again by each run.
+def reported(record: Record, began: float, gone: Container[int]) -> Iterator[dict[str, Any]]:
+    """The latest lines but those of `gone`, and without failures of earlier runs that are no more.
 
-    Nor with those of `gone`.
-    (Not for shards, which cannot tell what another one will try again.)
+    What failed is tried again by each run (not for shards, which cannot tell what another one will try again).
     """
     for entry in record.entries(renamed=gone):
         if entry.get("status") == "failed" and float(entry.get("finished") or 0) < began:

@@ -82,7 +82,7 @@ def _entering(whole: Path, shown: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def finishing(output_dir: Path, shard: tuple[int, int] | None = None) -> Iterator[None]:
+def finishing(output_dir: Path, shard: tuple[int, int] | None) -> Iterator[None]:
     """Held while what spans the whole run (data sets, report) is written: by one shard after the other."""
     if not shard:
         yield

@@ -186,12 +186,9 @@ class Record:
         for file in self._files:
             file.close()
 
-    def __len__(self) -> int:
-        return len(self._latest)
-
     def of(self, stem: str) -> dict[str, Any] | None:
         """The latest line about an output name."""
-        found = self._latest.get(_key({"stem": stem}))
+        found = self._latest.get(key_of(stem))
         if found is None:
             return None
         _, number, offset, length = found

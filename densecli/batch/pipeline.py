@@ -33,9 +33,9 @@ MAX_DEATHS = 3
 """Workers that an input may cost before it is given up: the fault may be its own."""
 MAX_RESTARTS = 3
 """Times in a row that a worker is started without finishing anything, before it is given up."""
-
-
 _TOGETHER_SECONDS = 0.05
+"""For which complete inputs are gathered before they are handed on."""
+_ABORT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -170,13 +170,13 @@ class Pipeline:
         for work in self._todo.stop():
             work.image.cancel()
 
-    def abort(self, wait_seconds: float = 5.0) -> bool:
+    def abort(self) -> bool:
         """End now: no output is left half-written. False: a thread does not listen, and should not be waited for."""
         self._aborted.set()
         self.stop()
         for worker in self._workers:
             worker.kill()
-        until = time.monotonic() + wait_seconds
+        until = time.monotonic() + _ABORT_SECONDS
         for thread in (*self._segmenting, *self._writers):
             thread.join(max(0.0, until - time.monotonic()))
         self._loaders.shutdown(wait=False, cancel_futures=True)

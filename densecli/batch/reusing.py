@@ -12,8 +12,8 @@ from densecli.batch.workers import fingerprint_of
 from densecli.from_summary import segmentation_from
 from densecli.masks import Segmentation
 from densecli.places import Place
-from densecli.sinks import CANDIDATES, summary
-from densecli.sinks.datasets import read_summary
+from densecli.sinks import CANDIDATES
+from densecli.sinks.datasets import read_summary, summary_path
 from densecli.sources import LoadedImage
 
 
@@ -33,7 +33,7 @@ def to_write(
     entry: the manifest's line of this very input with the same settings. outputs: of this run. alpha: of its overlays.
     """
     wanted = missing(entry, outputs, place, alpha)
-    if not {"json", CANDIDATES}.isdisjoint(wanted) or place.found(summary.path(place.folder / stem)) is None:
+    if not {"json", CANDIDATES}.isdisjoint(wanted) or place.found(summary_path(place.folder, stem)) is None:
         return None
     # Last what may be there as a whole, of another opacity: it is set aside until the others are written.
     return dict(sorted(wanted.items(), key=lambda item: item[0] == "overlay"))
@@ -49,7 +49,7 @@ def reused(
     wanted = to_write(entry, stem, outputs, place, alpha)
     if wanted is None:
         return None
-    path = summary.path(place.folder / stem)
+    path = summary_path(place.folder, stem)
     brought = place.bring(path)
     try:
         document = read_summary(place.folder, stem)

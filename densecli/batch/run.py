@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -91,7 +92,7 @@ def _workers(job: BatchJob, console: Console) -> Iterator[Sequence[Worker]]:
     with contextlib.ExitStack() as stack:
         workers: Sequence[Worker]
         if job.engine == "ray":
-            from densecli.ray_engine import ray_workers
+            from densecli.batch.ray_workers import ray_workers
 
             workers = stack.enter_context(ray_workers(job.devices, job.workers, console))
         else:
@@ -213,8 +214,6 @@ class _Run:
 
     def _follow(self, pipeline: Pipeline, manifest: Manifest, progress: Progress) -> None:
         """Record and say what comes out of the pipeline, until it is empty."""
-        import queue
-
         stopping = False
         while True:
             if self.interruption.asked and not stopping:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from densecli import errors
-from densecli.cli import options
 from densecli.streams import print_json
 
 if TYPE_CHECKING:
@@ -29,8 +28,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")] = (
         False
     ),
-    quiet: options.QuietOption = False,
-    verbose: options.VerboseOption = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Leave out what is ok.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show where an error came from.")] = False,
 ) -> int:
     """Check this machine: Python, PyTorch, GPU, packages, checkpoints, memory, and a small test run.
 

@@ -24,7 +24,8 @@ DEFAULT_TIMEOUT = 60.0  # seconds; a first import of PyTorch from a network file
 # The child ends itself at its limit, with a traceback. The parent waits this much longer (seconds) before it kills.
 _GRACE = 5.0
 _SLOW_SHARE = 1 / 6
-_OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+"""densecli's, whose frames in a traceback are nobody's fault."""
 
 ERROR, HANG, CRASH = "error", "hang", "crash"
 
@@ -191,6 +192,6 @@ def files_of(frames: Sequence[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[
     imports = [i for i, (file, function) in enumerate(frames) if function == "<module>" and not file.startswith("<")]
     first = imports[-1] if imports else len(frames)
     files, importing = (
-        tuple(file for file, _ in some if not file.startswith(("<", _OWN_FOLDER))) for some in (frames, frames[first:])
+        tuple(file for file, _ in some if not file.startswith(("<", OWN_FOLDER))) for some in (frames, frames[first:])
     )
     return files, importing

@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path, PurePath
 
 from densecli.doctor import commands, symbolic
-from densecli.doctor.children import HANG, Failure, failure_of
+from densecli.doctor.children import HANG, OWN_FOLDER, Failure, failure_of
 from densecli.doctor.installed import DISTRIBUTIONS, OPENCV_FLAVOURS, installations, module_of, shadow_of
 from densecli.doctor.source import install_densecli
 
@@ -25,7 +25,6 @@ _PART_OF = {"pydantic_core": "pydantic", "llvmlite": "numba"}
 _LIBRARIES = {*DISTRIBUTIONS, *_PART_OF, "torchgen", "functorch", "triton", "nvidia", "networkx", "jinja2"}
 _NO_SUCH_NAME = re.compile(r"cannot import name .+ from (?:partially initialized module )?'([\w.]+)'")
 _NO_SUCH_ATTRIBUTE = re.compile(r"module '(\w+)' has no attribute")
-_OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _CUDA_ERROR = re.compile(r"CUDA error|cuDNN error|CUDA driver|no kernel image|Torch not compiled with CUDA")
 
 
@@ -143,7 +142,7 @@ def is_environment_failure(error: BaseException) -> bool:
     if isinstance(error, RuntimeError) and _CUDA_ERROR.search(str(error)):
         return True
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_filename.startswith(_OWN_FOLDER):
+        if frame.f_code.co_filename.startswith(OWN_FOLDER):
             continue
         parts = PurePath(frame.f_code.co_filename).parts
         being_imported = frame.f_code.co_name == "<module>"

@@ -181,7 +181,7 @@ def check_space(registry: Registry) -> Check:
             commands.densecli("segment", "IMAGE", "-o", "/a/larger/disk"),
         )
     entry = registry.entries.get(_BEST)
-    wanted = 0 if entry is None or checkpoints.find_checkpoint(_BEST) is not None else entry.size
+    wanted = 0 if entry is None or checkpoints.locate(_BEST).path is not None else entry.size
     if there < wanted:
         seen += f": too little for {_BEST} ({wanted / 1e9:.1f} GB)"
         return warning("disk space", seen, commands.densecli("download-checkpoints", _BEST, "--dir", "/a/larger/disk"))

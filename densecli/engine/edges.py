@@ -18,7 +18,6 @@ candidates give what a fresh run gives.
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -79,12 +78,6 @@ def refined(
     edges = _Edges(masks, crop_sizes, guide)
     moved = [mask if not len(mask.runs.column) else edges(i).refined() for i, mask in enumerate(masks)]
     return shared_out(masks, moved, scores, edges)
-
-
-def band_pixels(crop_size: tuple[int, int], logits_size: tuple[int, int]) -> tuple[int, int]:
-    """How many rows and columns of pixels an edge may move. Both sizes: height and width."""
-    rows, columns = (math.floor(BAND_CELLS * n / low) for n, low in zip(crop_size, logits_size, strict=True))
-    return rows, columns
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class GeneratorParameters(_Values):
     use_m2m: bool = False
     """Feed every candidate back once as a mask prompt."""
     multimask_output: bool = True
-    """Three candidates a point (True) or the single-mask output (False)."""
+    """Three candidates a point (true) or the single-mask output (false)."""
     ask_for_wholes: bool = False
     """Where rows or grids of similar masks (keys) have no whole among the masks, ask the model again for it."""
     fill: bool = False

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from densecli.engine import grid
@@ -134,12 +133,10 @@ class Reasons:
         return Loss("nms", overlap, limit, self.begin[crop] + int(candidates[kept[by]]))
 
 
-def reasons(
-    proposals: Proposals, wish: GeneratorParameters, cleanup: CleanupParameters, pixels: np.ndarray | None = None
-) -> Reasons:
-    """What became of every candidate under these values. pixels, and ValueError: as for `Proposals.select`."""
+def reasons(proposals: Proposals, wish: GeneratorParameters, cleanup: CleanupParameters) -> Reasons:
+    """What became of every candidate under these values, which leave edges alone. Raises as `Proposals.select`."""
     found = Reasons(proposals, wish)
-    proposals.select(wish, cleanup, journal=found, pixels=pixels)
+    proposals.select(wish, cleanup, journal=found)
     return found
 
 

@@ -25,12 +25,8 @@ def fused_fits(shared_memory: int) -> bool:
 
 
 @cache
-def scoring_kernel(device: torch.device | None = None) -> ModuleType | None:
-    """The module scoring_kernel, or None where triton cannot be used on a CUDA device: a launch tells, once for each.
-
-    device: None for the current one.
-    """
-    device = device or torch.device("cuda")
+def scoring_kernel(device: torch.device) -> ModuleType | None:
+    """The module scoring_kernel, or None where triton cannot be used on a CUDA device: a launch tells, once each."""
     try:
         from densecli.engine import scoring_kernel
     except (ImportError, RuntimeError, OSError):

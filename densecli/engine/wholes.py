@@ -20,7 +20,7 @@ import numpy as np
 from densecli.engine import parts
 from densecli.engine.parts import SIMILAR_AREA, Placed
 
-# A whole covers at least this share of its group's area (issue: 80 %) ...
+# A whole covers at least this share of its group's area ...
 WHOLE_COVERS = 0.8
 # ... and is not much larger than the group's box: a desk is not what its keyboard's keys make up. Own choice.
 WHOLE_AT_MOST = 3.0

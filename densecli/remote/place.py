@@ -88,9 +88,6 @@ class RemotePlace:
             path.mkdir(parents=True, exist_ok=True)
             (path / "unknown").touch()  # of densecli's own folders, the first file is fetched
 
-    def forget_sample(self, path: Path) -> None:
-        self.let_go(path)
-
     def send(self, paths: Sequence[Path], *, keep: bool = False) -> None:
         for path in paths:
             if path.is_dir():

@@ -27,7 +27,6 @@ def write_report(
     settings: Mapping[str, Any] | None = None,
     *,
     gallery_limit: int = GALLERY_LIMIT,
-    workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     make: Callable[[Entry], str | None] | None = None,
 ) -> Path:
@@ -36,7 +35,7 @@ def write_report(
     manifest_lines: lines of the manifest (or manifests), read once; the last one about an output name counts.
     settings: what the run was asked for, shown as given; nested mappings are fine.
     gallery_limit: how many images the gallery holds at most; totals, histogram and lists cover all.
-    workers: threads that make pictures. progress: called with pictures looked at and pictures in all.
+    progress: called with pictures looked at and pictures in all.
     make: gives the key of an entry's picture, and makes it if need be; default: PictureMaker(output_dir).
     Pictures whose summary and overlay did not change since the last call are not made again. Neither the entries nor
     the summaries are held in memory. Raises OutputError where `output_dir` cannot be written.
@@ -45,7 +44,7 @@ def write_report(
     with Entries(manifest_lines) as entries, complete_file(path) as temporary:
         total = min(len(entries), gallery_limit)
         make = make or PictureMaker(output_dir)
-        count = workers or min(4, os.cpu_count() or 1)
+        count = min(4, os.cpu_count() or 1)
         with ThreadPoolExecutor(count, "report") as pool, temporary.open("w", encoding="utf-8") as file:
             rows = _rows(pool, make, entries.gallery(gallery_limit), 4 * count)
             if progress is not None:

@@ -146,13 +146,7 @@ class Entries:
 def _record(line: Mapping[str, Any]) -> tuple[Any, ...]:
     name = str(line.get("input", ""))
     status = line.get("status")
-    seconds = line.get("seconds")
-    if isinstance(seconds, Mapping):
-        seconds = seconds.get("total")
     masks, place = _number(line.get("masks")), _number(line.get("index"))
-    outputs = line.get("outputs") or ()
-    if isinstance(outputs, Mapping):
-        outputs = outputs.values()
     # An output name belongs to one input; inputs that never got that far have none.
     stem = line.get("stem")
     identity = f"input {name}" if stem is None else f"stem {stem}"
@@ -164,8 +158,8 @@ def _record(line: Mapping[str, Any]) -> tuple[Any, ...]:
         status if status in STATUSES else "failed",
         None if masks is None else int(masks),
         _number(line.get("coverage")),
-        _number(seconds),
-        json.dumps([name, str(line.get("error") or ""), source, [str(output) for output in outputs]]),
+        _number(line.get("seconds")),
+        json.dumps([name, str(line.get("error") or ""), source, [str(output) for output in line.get("outputs") or ()]]),
     )
 
 

@@ -7,27 +7,7 @@ from typing import Any
 
 import numpy as np
 
-
-def run_edges(counts: str) -> np.ndarray:
-    """Where the runs of a COCO compressed RLE end: int64, pixels in column order.
-
-    Runs alternate between outside and inside the mask, beginning outside. Raises ValueError for what is no RLE.
-    """
-    code = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
-    last = np.flatnonzero(code & 0x20 == 0)
-    if len(code) and (code.min() < 0 or code.max() > 63 or not len(last) or last[-1] != len(code) - 1):
-        raise ValueError("no COCO compressed RLE")
-    if not len(code):
-        return code
-    first = np.concatenate([[0], last[:-1] + 1])
-    # Five bits a character, low ones first; the sixth says that more follow, the last one's fifth is the sign.
-    shift = 5 * (np.arange(len(code)) - np.repeat(first, last - first + 1))
-    values = np.add.reduceat((code & 0x1F) << shift, first)
-    values -= (code[last] & 0x10 != 0) * (np.int64(1) << (shift[last] + 5))
-    # From the fourth on, a length is told as its difference from the one two before.
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return np.cumsum(values)
+from densecli.masks import counts_of
 
 
 def shrink(
@@ -36,10 +16,12 @@ def shrink(
     """A mask as it looks in a picture of `size` (width, height).
 
     segmentation: COCO compressed RLE. bbox: x, y, width, height of the mask in the image. Returns x, y and h×w bool:
-    a window of the picture that holds the mask; never without any pixel, however small the mask is.
+    a window of the picture that holds the mask; never without any pixel, however small the mask is. Raises ValueError
+    for what is no RLE of that size.
     """
     height, width = segmentation["size"]
-    edges = run_edges(segmentation["counts"])
+    # Where its runs end, in pixels column by column; they are out, in, out, ...
+    edges = counts_of(segmentation).cumsum()
     x0, x1 = _window(bbox[0], bbox[2], width, size[0])
     y0, y1 = _window(bbox[1], bbox[3], height, size[1])
     columns = ((np.arange(x0, x1) + 0.5) * width / size[0]).astype(np.int64)
@@ -48,7 +30,7 @@ def shrink(
     window = np.searchsorted(edges, places, side="right").T % 2 == 1
     if not window.any():
         # It lies between the sampled pixels: shown where its first run is.
-        column, row = divmod(int(edges[0]) if len(edges) else 0, height)
+        column, row = divmod(int(edges[0]), height)
         x0 = min(column * size[0] // width, size[0] - 1)
         y0 = min(row * size[1] // height, size[1] - 1)
         window = np.ones((1, 1), dtype=bool)

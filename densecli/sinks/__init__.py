@@ -33,9 +33,6 @@ class WriteOptions:
 class Sink(Protocol):
     """A kind of output."""
 
-    def path(self, stem: Path) -> Path:
-        """Where the output of an input goes; `stem` is folder and name without suffix."""
-
     def write(self, segmentation: Segmentation, path: Path, options: WriteOptions) -> None:
         """Write it, complete or not at all. Raises OutputError."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from densecli.errors import UsageError
 from densecli.masks import Segmentation
-from densecli.output_names import ENDINGS, beside
+from densecli.output_names import ENDINGS
 from densecli.sinks import WriteOptions
 from densecli.sources import local_path
 
@@ -16,10 +16,6 @@ SUFFIX = ENDINGS["candidates"]
 def is_candidates(given: str) -> bool:
     """Whether an input is such a file, by its name."""
     return given.lower().endswith(SUFFIX) and local_path(given) is not None
-
-
-def path(stem: Path) -> Path:
-    return beside(stem, "candidates")
 
 
 def write(segmentation: Segmentation, path: Path, options: WriteOptions) -> None:

@@ -14,8 +14,7 @@ from typing import Any
 from densecli import __version__
 from densecli.files import complete_file
 from densecli.output_names import COCO
-from densecli.sinks import summary
-from densecli.sinks.datasets import read_summary, relative_to
+from densecli.sinks.datasets import read_summary, relative_to, summary_path
 
 _CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
 _HEAD_BYTES = 4096
@@ -105,7 +104,7 @@ def _survey(output_dir: Path, images: Iterator[tuple[str, str, str]]) -> tuple[s
         folders.add(os.path.dirname(os.path.abspath(picture)))
         if len(folders) > 1:
             folders = _common(folders)
-        newest = max(newest, summary.path(output_dir / stem).stat().st_mtime_ns)
+        newest = max(newest, summary_path(output_dir, stem).stat().st_mtime_ns)
     return digest.hexdigest(), newest, folders.pop() if len(folders) == 1 else None
 
 

@@ -8,13 +8,9 @@ import numpy as np
 
 from densecli.files import complete_folder
 from densecli.masks import Segmentation
-from densecli.output_names import beside, mask_name
+from densecli.output_names import mask_name
 from densecli.sinks import WriteOptions
 from densecli.sinks.images import save_png
-
-
-def path(stem: Path) -> Path:
-    return beside(stem, "cutouts")
 
 
 def write(segmentation: Segmentation, path: Path, options: WriteOptions) -> None:

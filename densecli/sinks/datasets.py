@@ -20,9 +20,9 @@ import numpy as np
 from densecli.errors import InputError
 from densecli.files import complete_file, explained
 from densecli.masks import SUMMARY_SCHEMA, Runs, Segmentation
-from densecli.output_names import DATASET_PICTURES, FRAME_NAME
+from densecli.output_names import DATASET_PICTURES, FRAME_NAME, beside
 from densecli.places import Place
-from densecli.sinks import DATASET_KINDS, summary
+from densecli.sinks import DATASET_KINDS
 from densecli.sinks.dataset_pictures import opens_everywhere
 from densecli.sinks.images import save_png
 from densecli.sinks.ownership import refuse_foreign_datasets
@@ -97,7 +97,7 @@ class Datasets:
         if not self.kinds:
             return True
         # The picture of a frame was kept only if a data set was asked for then.
-        return self._place.found(_summary_path(self._output_dir, item_stem)) is not None and (
+        return self._place.found(summary_path(self._output_dir, item_stem)) is not None and (
             not self._needs_copy(item_stem, image_name)
             or self._place.found(_copy(self._output_dir, item_stem)) is not None
         )
@@ -122,7 +122,7 @@ class Datasets:
             file = written.file(self._output_dir, item_stem)
             if (image is None and not self._is_older(file, item_stem)) or self._keeps(written, file):
                 continue
-            needed = (_summary_path(self._output_dir, item_stem), _copy(self._output_dir, item_stem))
+            needed = (summary_path(self._output_dir, item_stem), _copy(self._output_dir, item_stem))
             brought += [path for path in needed if image is None and self._place.bring(path)]
             fresh = image or self._read_outlined(item_stem, image_name)
             if fresh is None:
@@ -162,7 +162,7 @@ class Datasets:
         if "coco" in self.kinds:
             from densecli.sinks import coco
 
-            self._place.bring_all(_summary_path(self._output_dir, stem) for stem, _ in self._images())
+            self._place.bring_all(summary_path(self._output_dir, stem) for stem, _ in self._images())
             written.append(coco.write(self._output_dir, self._pictures, self._miss))
         written += self._begin()
         self._noted.close()
@@ -222,7 +222,7 @@ class Datasets:
         return kept
 
     def _is_older(self, file: Path, stem: str) -> bool:
-        made, of = self._place.found(file), self._place.found(_summary_path(self._output_dir, stem))
+        made, of = self._place.found(file), self._place.found(summary_path(self._output_dir, stem))
         # Not every store tells times.
         return made is None or of is None or (made[1] or 0) < (of[1] or 0)
 
@@ -285,10 +285,15 @@ def relative_to(path: str, folder: Path) -> str:
         return Path(os.path.abspath(path)).as_posix()
 
 
+def summary_path(output_dir: Path, stem: str) -> Path:
+    """Where the summary of an image of this output folder lies."""
+    return beside(output_dir / stem, "json")
+
+
 def read_summary(output_dir: Path, stem: str) -> dict[str, Any] | None:
     """The summary of an image of this output folder; None if it is not there or damaged."""
     try:
-        document = json.loads(_summary_path(output_dir, stem).read_text(encoding="utf-8"))
+        document = json.loads(summary_path(output_dir, stem).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return document if _is_summary(document) else None
@@ -327,10 +332,6 @@ def _is_picture(path: Path, picture: str) -> bool:
 
 def _line_key(line: str) -> tuple[object, ...]:
     return (*natural_key(json.loads(line)[0]), line)
-
-
-def _summary_path(output_dir: Path, stem: str) -> Path:
-    return summary.path(output_dir / stem)
 
 
 def _copy(output_dir: Path, stem: str) -> Path:

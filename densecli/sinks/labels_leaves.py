@@ -6,13 +6,8 @@ from pathlib import Path
 
 from densecli.files import complete_file
 from densecli.masks import Segmentation
-from densecli.output_names import beside
 from densecli.sinks import WriteOptions
 from densecli.sinks.images import save_png
-
-
-def path(stem: Path) -> Path:
-    return beside(stem, "labels-leaves")
 
 
 def write(segmentation: Segmentation, path: Path, options: WriteOptions) -> None:

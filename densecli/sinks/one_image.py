@@ -12,6 +12,7 @@ from pathlib import Path
 
 from densecli.files import explained, temporary_beside
 from densecli.masks import Segmentation
+from densecli.output_names import beside
 from densecli.places import Place
 from densecli.sinks import KINDS, WriteOptions, sink
 
@@ -21,7 +22,7 @@ _OF_PIXELS = frozenset(["overlay", "cutouts"])
 
 def outputs_of(stem: str, output_dir: Path, kinds: Sequence[str]) -> dict[str, Path]:
     """Path of each kind of output, in writing order. kinds: others than those of images are passed over."""
-    return {kind: sink(kind).path(output_dir / stem) for kind in kinds if kind in KINDS}
+    return {kind: beside(output_dir / stem, kind) for kind in kinds if kind in KINDS}
 
 
 def write_outputs(segmentation: Segmentation, outputs: Mapping[str, Path], options: WriteOptions) -> None:

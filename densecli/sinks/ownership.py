@@ -42,7 +42,7 @@ def refuse_foreign(outputs: Iterable[Path], place: Place, known: Collection[str]
         else:
             place.sample(path)
             own = is_own_folder(str(path.parent), path.name, marked=True) or is_empty(str(path))
-            place.forget_sample(path)
+            place.let_go(path)
         if not own:
             raise _foreign(place, path)
 

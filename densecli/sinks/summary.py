@@ -8,12 +8,7 @@ from typing import Any
 
 from densecli.files import complete_file
 from densecli.masks import Segmentation
-from densecli.output_names import beside
 from densecli.sinks import WriteOptions
-
-
-def path(stem: Path) -> Path:
-    return beside(stem, "json")
 
 
 def write(segmentation: Segmentation, path: Path, options: WriteOptions) -> None:

@@ -8,9 +8,8 @@ import threading
 from pathlib import Path
 
 from densecli.errors import OutputError
-from densecli.output_names import OVERLAY_VIDEO, frame_name
+from densecli.output_names import OVERLAY_VIDEO, beside, frame_name
 from densecli.places import Place
-from densecli.sinks import overlay
 from densecli.sinks.ownership import refuse_foreign_video
 from densecli.sinks.shown_frames import ShownFrame, ShownFrames, Timing
 from densecli.sinks.video_writing import write
@@ -64,7 +63,7 @@ class OverlayVideos:
         times: list[float] = []
         newest = 0
         for number, seconds in video.in_order().items():
-            picture = overlay.path(self._place.folder / stem / frame_name(number))
+            picture = beside(self._place.folder / stem / frame_name(number), "overlay")
             if (facts := self._place.found(picture)) is not None:
                 frames.append(picture)
                 times.append(seconds)

@@ -19,7 +19,7 @@ from densecli.sources.inputs import Inputs
 from densecli.sources.reading import read_image
 from densecli.sources.tree_names import safe_folders
 from densecli.sources.urls import local_path
-from densecli.sources.video import frames, promised_frames
+from densecli.sources.video import frames
 from densecli.sources.video_frame import Frame
 from densecli.sources.walking import Entry, Skipped, Trouble
 from densecli.wording import reason_of, shown_name
@@ -157,22 +157,6 @@ class Collection:
             else:
                 troubles.append(InputError(f"{shown_name(entry.name)}: does not exist; check the path"))
         return troubles
-
-    def count(self) -> int:
-        """How many items there will be, of all shards, as far as names and the videos' own words tell; for progress.
-
-        Walks through everything: call it from another thread. `stop` ends it early.
-        """
-        total = 0
-        for entry in self._entries(Skipped(fresh_output=self._fresh_output)):
-            if self._stopped.is_set():
-                break
-            if isinstance(entry, Entry) and entry.is_video:
-                taken = -(-(promised_frames(entry.path) or 0) // self._every)
-                total += taken if self._max_frames is None else min(taken, self._max_frames)
-            else:
-                total += 1
-        return total
 
     def __iter__(self) -> Iterator[Item | Problem | Mended]:
         running = itertools.count()

@@ -92,6 +92,7 @@ pillow_settings = _PillowSettings()
 
 
 def decode(name: str, file: BinaryIO) -> LoadedImage:
+    """The image in a file that can seek; within `pillow_settings`. name: as the user gave it. Raises InputError."""
     shown = "stdin" if name == "-" else shown_name(name)
     size: tuple[int, int] | None = None
     try:

@@ -29,17 +29,17 @@ class ListedFile:
     @staticmethod
     def of_line(path: str, relative: str, is_video: bool) -> ListedFile:
         """A file that has a line of its own."""
-        return ListedFile(path, relative, beside(relative, lone_name(relative.rpartition("/")[2])), is_video)
+        return ListedFile(path, relative, _in_folder_of(relative, lone_name(relative.rpartition("/")[2])), is_video)
 
     @staticmethod
     def of_tree(path: str, relative: str, stem: str, is_video: bool) -> ListedFile:
         """A file of a folder or pattern, which called it `stem` there."""
-        return ListedFile(path, relative, beside(relative, stem.rpartition("/")[2]), is_video)
+        return ListedFile(path, relative, _in_folder_of(relative, stem.rpartition("/")[2]), is_video)
 
     @property
     def long(self) -> str:
         """Name of its outputs where another file has its stem."""
-        return beside(self.lone, long_name(self.relative.rpartition("/")[2]))
+        return _in_folder_of(self.lone, long_name(self.relative.rpartition("/")[2]))
 
 
 class ListNames:
@@ -91,7 +91,7 @@ class ListNames:
         return chosen
 
 
-def beside(stem: str, name: str) -> str:
+def _in_folder_of(stem: str, name: str) -> str:
     """`name` in the folder of `stem`, both posix."""
     folder, slash, _ = stem.rpartition("/")
     return folder + slash + name
@@ -99,7 +99,7 @@ def beside(stem: str, name: str) -> str:
 
 def stem_of(relative: str) -> str:
     """`relative` without its suffix."""
-    return beside(relative, PurePath(relative.rpartition("/")[2]).stem)
+    return _in_folder_of(relative, PurePath(relative.rpartition("/")[2]).stem)
 
 
 def place_numbers(place: str) -> Iterator[int]:

@@ -19,13 +19,17 @@ CHUNK_BYTES = 1 << 20
 
 
 def read_stdin(stream: BinaryIO) -> BinaryIO:
+    """All bytes of the process's stdin, for an image. Raises InputError for a terminal, and as `slurp`."""
     if stream.isatty():
         raise InputError("stdin: is a terminal; '-' reads an image from a pipe, as in: densecli segment - < photo.jpg")
     return slurp("stdin", stream)
 
 
 def slurp(name: str, stream: Any) -> BinaryIO:
-    """All bytes of `stream`, which cannot seek; what surely is no image is refused before it fills the memory."""
+    """All bytes of `stream`, which cannot seek; what surely is no image is refused before it fills the memory.
+
+    Raises InputError.
+    """
     head = stream.read(HEAD_BYTES)
     kind = foreign_kind(head)
     if kind:

@@ -61,13 +61,13 @@ def is_own_file(folder: str, name: str) -> bool:
 
     A picture beside its summary counts too: programs that make PNGs smaller take the mark out.
     """
-    if says_own(name, _head(os.path.join(folder, name))):
+    if says_own(name, head_of(os.path.join(folder, name))):
         return True
     if match := _PICTURE.fullmatch(name):
         return _is_summary(os.path.join(folder, match[1] + ENDINGS["json"]))
     if match := _VIDEO.fullmatch(name):
         beside = _holds(os.path.join(folder, match[1]), _FRAME_FILE)
-        return beside or is_own_video(_tail(os.path.join(folder, name)))
+        return beside or is_own_video(tail_of(os.path.join(folder, name)))
     return False
 
 
@@ -111,7 +111,9 @@ def is_own_folder(folder: str, name: str, *, marked: bool = False) -> bool:
         return beside or _are_numbered_pictures(path, each=marked)
     if _REPORT_PART.fullmatch(name):
         return any(
-            REPORT_MARK.encode() in _head(os.path.join(path, entry)) for entry in _names(path) if entry.endswith(".js")
+            REPORT_MARK.encode() in head_of(os.path.join(path, entry))
+            for entry in _names(path)
+            if entry.endswith(".js")
         )
     if name not in RUN_FOLDERS or not has_manifest(folder):
         return False
@@ -128,7 +130,7 @@ def is_own_yolo(path: str) -> bool:
 
     Without the mark (people write a data.yaml of their own) where its pictures are links, beside a run's manifest.
     """
-    if YOLO_MARK.encode() in _head(os.path.join(path, "data.yaml")):
+    if YOLO_MARK.encode() in head_of(os.path.join(path, "data.yaml")):
         return True
     if not has_manifest(os.path.dirname(path)) or not set(_names(path)) <= {"images", "labels", "data.yaml"}:
         return False
@@ -155,7 +157,7 @@ def _are_numbered_pictures(path: str, *, each: bool) -> bool:
     names = _names(path)
     if not names or not all(map(MASK_NAME.fullmatch, names)):
         return False
-    return all(PNG_MARK in _head(os.path.join(path, name)) for name in (names if each else [min(names)]))
+    return all(PNG_MARK in head_of(os.path.join(path, name)) for name in (names if each else [min(names)]))
 
 
 def _names(path: str) -> list[str]:
@@ -167,33 +169,34 @@ def _names(path: str) -> list[str]:
     return [name for name in names if not name.startswith(".") and name.casefold() not in _CLUTTER]
 
 
-def _head(path: str) -> bytes:
+def head_of(path: str, most: int = HEAD_BYTES) -> bytes:
+    """The first bytes of a local file; none of what is no regular file (a named pipe), which could block."""
     with contextlib.suppress(OSError):
-        # What is no regular file (a named pipe) could block.
         if os.path.isfile(path):
             with open(path, "rb") as file:
-                return file.read(HEAD_BYTES)
+                return file.read(most)
     return b""
 
 
-def _tail(path: str) -> bytes:
+def tail_of(path: str, most: int = TAIL_BYTES) -> bytes:
+    """The last bytes, as `head_of` gives the first."""
     with contextlib.suppress(OSError):
         if os.path.isfile(path):
             with open(path, "rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+                file.seek(max(0, file.seek(0, os.SEEK_END) - most))
                 return file.read()
     return b""
 
 
 def _is_summary(path: str) -> bool:
-    return _SUMMARY_MARK in _head(path)
+    return _SUMMARY_MARK in head_of(path)
 
 
 def has_manifest(folder: str) -> bool:
     """Whether a run of batch, or a shard of one, recorded what it did in a local folder."""
     with contextlib.suppress(OSError):
         return any(
-            is_manifest_name(name) and b'"densecli/manifest/' in _head(os.path.join(folder, name))
+            is_manifest_name(name) and b'"densecli/manifest/' in head_of(os.path.join(folder, name))
             for name in os.listdir(folder)
         )
     return False

@@ -26,6 +26,7 @@ _WORKING_URLS = "file://, memory://, http://, https://, s3:// and the other sche
 
 
 def url_scheme(name: str) -> str | None:
+    """The scheme of a URL, in lower case, of a chain the first; None for a path."""
     match = _URL.match(name)
     return match.group(1).lower() if match else None
 
@@ -40,6 +41,7 @@ def local_path(given: str) -> str | None:
 
 
 def open_url(name: str, scheme: str, stack: contextlib.ExitStack) -> BinaryIO:
+    """The bytes behind a URL, in a file that can seek. Raises InputError or EnvironmentProblem."""
     if name.lower().startswith(("http://", "https://")):
         return _read_http(name)
     if name.lower().startswith("file://"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Any
@@ -13,7 +12,7 @@ from densecli.errors import DensecliError, InputError
 from densecli.sources.opening import open_path
 from densecli.sources.urls import filesystem_of, local_path, tried_twice
 from densecli.sources.video_frame import Frame
-from densecli.sources.video_opencv import opencv, opened, read_opencv
+from densecli.sources.video_opencv import read_opencv
 from densecli.sources.video_pyav import read_pyav
 from densecli.wording import reason_of, shown_name
 
@@ -35,20 +34,6 @@ def frames(name: str, *, every: int = 1, max_frames: int | None = None, decoder:
         read = read_pyav if (decoder or default_decoder()) == "pyav" else read_opencv
         with closing(read(name, source, every, stack)) as found:
             yield from itertools.islice(found, max_frames)
-
-
-def promised_frames(name: str) -> int | None:
-    """How many frames a local video says that it has; None where it does not, or cannot be opened."""
-    local = local_path(name)
-    if local is None or not os.path.isfile(local):
-        return None
-    cv2 = opencv()
-    capture = opened(local)
-    try:
-        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        return count if count > 0 else None
-    finally:
-        capture.release()
 
 
 def _source(name: str, stack: ExitStack) -> Any:

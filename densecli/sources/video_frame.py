@@ -25,7 +25,7 @@ class Frame:
     number: int
     fps: float | None
     _convert: Callable[[], np.ndarray] = field(repr=False)
-    _lock: threading.Lock = field(repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _pixels: np.ndarray | None = field(default=None, repr=False)
     _discarded: bool = field(default=False, repr=False)
     seconds: float | None = None
@@ -42,7 +42,7 @@ class Frame:
             if self._pixels is None:
                 if self._discarded:
                     raise InputError(f"{shown_name(name)}: this frame was passed over; read the video again")
-                self._pixels, self._convert = self._convert(), nothing
+                self._pixels, self._convert = self._convert(), _nothing
             pixels = self._pixels
         digest = hashlib.sha256(pixels.data).hexdigest()
         return LoadedImage(name=name, pixels=pixels, sha256=digest, notices=tuple(self.notices))
@@ -51,13 +51,13 @@ class Frame:
         """This frame will not be loaded: none of its pixels need to be converted."""
         with self._lock:
             self._discarded = True
-            self._pixels, self._convert = None, nothing
+            self._pixels, self._convert = None, _nothing
 
     def keep(self) -> None:
         """Convert the pixels now, because the decoder is about to move on."""
         with self._lock:
             if self._pixels is None and not self._discarded:
-                self._pixels, self._convert = self._convert(), nothing
+                self._pixels, self._convert = self._convert(), _nothing
 
 
 def unopenable(shown: str, error: Exception | None) -> InputError:
@@ -74,6 +74,6 @@ def broken(shown: str, number: int, what: str, where: str = "before") -> InputEr
     return InputError(f"{shown}: {what}; {good}; copy or download it again for the others")
 
 
-def nothing() -> np.ndarray:
+def _nothing() -> np.ndarray:
     """In place of a conversion that was done, or will not be."""
     raise InputError("a frame was asked for twice")

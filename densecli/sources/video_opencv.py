@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections.abc import Generator
 from contextlib import ExitStack
 from functools import partial
@@ -27,13 +26,13 @@ _SAME = (
 
 def read_opencv(name: str, source: Any, every: int, stack: ExitStack) -> Generator[Frame, None, None]:
     """Frames by OpenCV. source: as for PyAV, but no open file."""
-    cv2 = opencv()
+    cv2 = _opencv()
     shown = shown_name(name)
     if not isinstance(source, str):
         raise InputError(
             f"{shown}: videos of this kind of URL need PyAV; run: pip install 'densecli[video]', or copy it here"
         )
-    capture = opened(source)
+    capture = _opened(source)
     stack.callback(capture.release)
     if not capture.isOpened():
         raise unopenable(shown, None)
@@ -55,9 +54,7 @@ def read_opencv(name: str, source: Any, every: int, stack: ExitStack) -> Generat
             last, gap = at, max(gap, at - last)
             if number % every == 0:
                 notices: list[str] = []
-                current = Frame(
-                    number, fps, partial(pixels, notices), threading.Lock(), seconds=seconds, notices=notices
-                )
+                current = Frame(number, fps, partial(pixels, notices), seconds=seconds, notices=notices)
                 yield current
             number += 1
     finally:
@@ -70,7 +67,7 @@ def read_opencv(name: str, source: Any, every: int, stack: ExitStack) -> Generat
         raise broken(shown, number, f"is damaged or cut off{lack}")
 
 
-def opencv() -> Any:
+def _opencv() -> Any:
     """The module, which says nothing itself."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its FFmpeg writes to stderr otherwise
     import cv2
@@ -78,9 +75,9 @@ def opencv() -> Any:
     return cv2
 
 
-def opened(path: str) -> Any:
+def _opened(path: str) -> Any:
     """A cv2.VideoCapture, which may not have opened it; without words on stderr."""
-    cv2 = opencv()
+    cv2 = _opencv()
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
@@ -98,7 +95,7 @@ class _Pixels:
 
     def __call__(self, notices: list[str]) -> np.ndarray:
         """The pixels; notices: to which is added what they give reason to say."""
-        cv2 = opencv()
+        cv2 = _opencv()
         good, pixels = self._capture.retrieve()
         if not good:
             raise InputError(f"{self._shown}: a frame cannot be converted; copy or download the video again")

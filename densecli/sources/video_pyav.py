@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import threading
 from collections.abc import Generator
 from contextlib import ExitStack
 from fractions import Fraction
@@ -80,7 +79,6 @@ def read_pyav(name: str, source: Any, every: int, stack: ExitStack) -> Generator
                     number,
                     fps,
                     _PyavPixels(picture),
-                    threading.Lock(),
                     seconds=None if begin is None else begin - start,
                     pixel_aspect=_pixel_aspect(stream, picture),
                 )

@@ -30,7 +30,6 @@ def test_lines_come_back(tmp_path: Path) -> None:
     write(tmp_path / "manifest.jsonl", line("a"), line("b"), line("a", 2.0, masks=7))
     write(tmp_path / "manifest.jsonl", line("c", 3.0))
     with Record(tmp_path) as record:
-        assert len(record) == 3
         assert record.of("a") == line("a", 2.0, masks=7)
         assert record.of("d") is None
         assert [entry["stem"] for entry in record.entries()] == ["b", "a", "c"]
@@ -46,7 +45,7 @@ def test_nothing_is_made_for_nothing(tmp_path: Path) -> None:
     write(tmp_path / "manifest.jsonl")
     assert list(tmp_path.iterdir()) == []
     with Record(tmp_path / "missing") as record:
-        assert len(record) == 0
+        assert list(record.entries()) == []
 
 
 LONG = b'{"schema": "densecli/manifest/1", "stem": "' + b"x" * 200_000

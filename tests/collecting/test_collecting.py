@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import random
@@ -28,7 +27,7 @@ from densecli.sources.collecting import Collection, Item, Problem
 from densecli.sources.names import collision_key
 from densecli.sources.sorting import sorted_names
 from tests.collecting.conftest import NAME, SUFFIX, files, items, problems, stems
-from tests.conftest import CHECKOUT
+from tests.conftest import CHECKOUT, obeying_permissions
 
 # --- folders ---------------------------------------------------------------------------------------------------------
 
@@ -179,7 +178,7 @@ def test_a_folder_that_may_not_be_read() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        preexec_fn=_obey_permissions,
+        preexec_fn=obeying_permissions,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         capture_output=True,
         text=True,
@@ -190,14 +189,6 @@ def test_a_folder_that_may_not_be_read() -> None:
     assert done.stdout.splitlines() == ["good", "p/locked: permission denied; check who may read it (ls -ld)", "z"], (
         done.stderr
     )
-
-
-def _obey_permissions() -> None:
-    if os.geteuid() == 0:
-        libc = ctypes.CDLL(None, use_errno=True)
-        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-            if libc.prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP
-                os._exit(99)
 
 
 # --- densecli's own outputs ------------------------------------------------------------------------------------------
@@ -456,11 +447,6 @@ def test_watching_gives_files_once_they_stand_still() -> None:
 def test_watching_stdin_is_refused() -> None:
     with pytest.raises(UsageError, match="stdin"):
         Collection(["-"], output_dir="out", poll_seconds=2.0)
-
-
-def test_counting_ahead() -> None:
-    files("p/a.png", "p/b/c.png")
-    assert Collection(["p"], output_dir="out", recursive=True).count() == 2
 
 
 @given(

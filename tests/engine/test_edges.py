@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import cv2
@@ -34,6 +35,12 @@ def picture(mask: Placed, size: tuple[int, int]) -> np.ndarray:
     h, w = mask.runs.size
     full[mask.y : mask.y + h, mask.x : mask.x + w] = mask.runs.decode()
     return full
+
+
+def band_pixels(size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
+    """How many rows and columns of pixels an edge may move. Both sizes: height and width."""
+    rows, columns = (math.floor(edges.BAND_CELLS * n / low) for n, low in zip(size, grid, strict=True))
+    return rows, columns
 
 
 def refined(mask: np.ndarray, pixels: np.ndarray, grid: tuple[int, int] = GRID) -> np.ndarray:
@@ -109,7 +116,7 @@ def test_never_leaves_the_band(size: tuple[int, int], grid: tuple[int, int], see
     masks = [m for m in masks if m.any()]
     guide = Guide(pixels, grid)
     after = edges.refined([placed(m) for m in masks], rng.random(len(masks)).tolist(), [size] * len(masks), guide)
-    rows, columns = edges.band_pixels(size, grid)
+    rows, columns = band_pixels(size, grid)
     around = np.ones((2 * rows + 1, 2 * columns + 1), np.uint8)
     for before, mask in zip(masks, after, strict=True):
         now = picture(mask, size)
@@ -230,7 +237,7 @@ def test_off_changes_nothing_and_guided_moves_edges_only(starter, coffee, crops:
     for mask in guided.masks:
         before, after = by_score[mask.predicted_iou, mask.point_coords].decode(), mask.decode()
         assert after.sum() == mask.area
-        rows, columns = edges.band_pixels((mask.crop_box[3], mask.crop_box[2]), (96, 96))
+        rows, columns = band_pixels((mask.crop_box[3], mask.crop_box[2]), (96, 96))
         around = np.ones((2 * rows + 1, 2 * columns + 1), np.uint8)
         assert not (after & (cv2.dilate(before.astype(np.uint8), around) == 0)).any()
         assert not (~after & (cv2.erode(before.astype(np.uint8), around) > 0)).any()

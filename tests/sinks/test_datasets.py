@@ -29,7 +29,7 @@ from densecli.errors import OutputError, UsageError
 from densecli.masks import Segmentation
 from densecli.places import Here
 from densecli.sinks import DATASET_KINDS, WriteOptions, parse_kinds, summary
-from densecli.sinks.datasets import Datasets
+from densecli.sinks.datasets import Datasets, summary_path
 from densecli.sinks.polygons import joined, regions_of
 from densecli.sources import read_image
 from tests.sinks.conftest import segmentation_of
@@ -82,7 +82,7 @@ class Run:
             Image.fromarray(pixels).save(path)
         segmentation = segmentation_of(pixels, masks)
         segmentation.image["path"] = name
-        summary.write(segmentation, summary.path(self.out / stem), WriteOptions())
+        summary.write(segmentation, summary_path(self.out, stem), WriteOptions())
         self.masks[stem], self.names[stem], self.segmentations[stem] = masks, name, segmentation
 
     def datasets(self, *, fresh: bool = True, kinds: tuple[str, ...] = ALL, order: int = 0) -> Datasets:
@@ -209,7 +209,7 @@ def test_without_any_image(tmp_path: Path) -> None:
 
 
 def test_images_added_twice_are_there_once_and_missing_ones_are_said(run: Run) -> None:
-    summary.path(run.out / "img1").unlink()
+    summary_path(run.out, "img1").unlink()
     datasets = Datasets(ALL, Here(run.out))
     for stem, name in [*run.names.items(), *run.names.items()]:
         datasets.add(stem, name)
@@ -239,7 +239,7 @@ def test_images_added_twice_are_there_once_and_missing_ones_are_said(run: Run) -
     ],
 )
 def test_a_damaged_summary_costs_its_image_only(run: Run, damage: Callable[[dict], object]) -> None:
-    path = summary.path(run.out / "img1")
+    path = summary_path(run.out, "img1")
     document = json.loads(path.read_text())
     damage(document)
     path.write_text(json.dumps(document))
@@ -249,7 +249,7 @@ def test_a_damaged_summary_costs_its_image_only(run: Run, damage: Callable[[dict
 
 
 def test_damaged_counts_cost_their_polygons_only(run: Run) -> None:
-    path = summary.path(run.out / "img1")
+    path = summary_path(run.out, "img1")
     document = json.loads(path.read_text())
     document["masks"][0]["segmentation"]["counts"] = "~"
     path.write_text(json.dumps(document))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from densecli.errors import OutputError, UsageError
-from densecli.sinks import KINDS, WriteOptions, parse_kinds, sink
+from densecli.sinks import KINDS, WriteOptions, parse_kinds
 from densecli.sinks.one_image import outputs_of, write_outputs
 from tests.sinks.conftest import segmentation_of
 
@@ -26,11 +25,19 @@ def test_bad_kinds(text: str, said: str) -> None:
     assert ",".join(KINDS) in str(raised.value)
 
 
-def test_each_kind_has_a_path_of_its_own() -> None:
-    stem = Path("out/desk.v2")
-    paths = {sink(kind).path(stem) for kind in KINDS}
-    assert len(paths) == len(KINDS)
-    assert all(path.parent == Path("out") and re.match(r"desk\.v2[_.]\w", path.name) for path in paths)
+def test_where_each_kind_goes() -> None:
+    paths = outputs_of("a/desk.v2", Path("out"), (*KINDS, "coco"))
+    assert list(paths) == list(KINDS)
+    assert {kind: path.as_posix() for kind, path in paths.items()} == {
+        "overlay": "out/a/desk.v2_overlay.png",
+        "labels": "out/a/desk.v2_labels.png",
+        "labels-wholes": "out/a/desk.v2_labels_wholes.png",
+        "labels-leaves": "out/a/desk.v2_labels_leaves.png",
+        "masks": "out/a/desk.v2_masks",
+        "cutouts": "out/a/desk.v2_cutouts",
+        "candidates": "out/a/desk.v2.candidates",
+        "json": "out/a/desk.v2_masks.json",
+    }
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan"), float("inf")])

@@ -21,8 +21,7 @@ def read(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 0.7, 1.0])
 def test_overlay(alpha: float, segmentation: Segmentation, masks: list[np.ndarray], tmp_path: Path) -> None:
-    path = overlay.path(tmp_path / "desk")
-    assert path.name == "desk_overlay.png"
+    path = tmp_path / "desk_overlay.png"
     overlay.write(segmentation, path, WriteOptions(alpha=alpha))
     expected = segmentation.pixels.astype(float)
     for mask, where in zip(segmentation.masks, masks, strict=True):  # later masks are smaller, and lie on top
@@ -44,8 +43,7 @@ def test_overlay_leaves_the_image_itself_alone(segmentation: Segmentation, tmp_p
 
 
 def test_labels(segmentation: Segmentation, masks: list[np.ndarray], tmp_path: Path) -> None:
-    path = labels.path(tmp_path / "desk")
-    assert path.name == "desk_labels.png"
+    path = tmp_path / "desk_labels.png"
     labels.write(segmentation, path, WriteOptions())
     expected = np.zeros((12, 20), int)
     for number, mask in enumerate(masks, 1):
@@ -60,8 +58,7 @@ def test_labels_of_wholes_and_of_leaves(segmentation: Segmentation, masks: list[
     first, second, third = segmentation.masks
     segmentation.masks = [first, replace(second, parent=1), third]
     for sink, which, shown in ((labels_wholes, "wholes", (1, 3)), (labels_leaves, "leaves", (2, 3))):
-        path = sink.path(tmp_path / "desk")
-        assert path.name == f"desk_labels_{which}.png"
+        path = tmp_path / f"desk_labels_{which}.png"
         sink.write(segmentation, path, WriteOptions())
         expected = np.zeros((12, 20), int)
         for number in shown:
@@ -78,8 +75,7 @@ def test_labels_hold_more_ids_than_a_byte(segmentation: Segmentation, masks: lis
 
 
 def test_masks(segmentation: Segmentation, masks: list[np.ndarray], tmp_path: Path) -> None:
-    path = mask_files.path(tmp_path / "desk")
-    assert path.name == "desk_masks"
+    path = tmp_path / "desk_masks"
     mask_files.write(segmentation, path, WriteOptions())
     assert sorted(p.name for p in path.iterdir()) == ["0001.png", "0002.png", "0003.png"]
     for number, mask in enumerate(masks, 1):
@@ -87,8 +83,7 @@ def test_masks(segmentation: Segmentation, masks: list[np.ndarray], tmp_path: Pa
 
 
 def test_cutouts(segmentation: Segmentation, masks: list[np.ndarray], tmp_path: Path) -> None:
-    path = cutouts.path(tmp_path / "desk")
-    assert path.name == "desk_cutouts"
+    path = tmp_path / "desk_cutouts"
     cutouts.write(segmentation, path, WriteOptions())
     assert sorted(p.name for p in path.iterdir()) == ["0001.png", "0002.png", "0003.png"]
     for mask, where in zip(segmentation.masks, masks, strict=True):
@@ -103,7 +98,7 @@ def test_cutouts(segmentation: Segmentation, masks: list[np.ndarray], tmp_path: 
 
 @pytest.mark.parametrize("sink", [mask_files, cutouts])
 def test_folders_are_replaced_as_a_whole(sink, segmentation: Segmentation, empty: Segmentation, tmp_path: Path) -> None:
-    path = sink.path(tmp_path / "desk")
+    path = tmp_path / "desk"
     sink.write(segmentation, path, WriteOptions())
     (path / "0009.png").touch()
     sink.write(segmentation, path, WriteOptions())

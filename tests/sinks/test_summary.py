@@ -13,8 +13,7 @@ from densecli.sinks import WriteOptions, summary
 
 
 def test_reads_back_and_has_a_line_a_mask(segmentation: Segmentation, tmp_path: Path) -> None:
-    path = summary.path(tmp_path / "desk")
-    assert path.name == "desk_masks.json"
+    path = tmp_path / "desk_masks.json"
     summary.write(segmentation, path, WriteOptions())
     text = path.read_text(encoding="utf-8")
     assert json.loads(text) == segmentation.summary()

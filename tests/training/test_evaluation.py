@@ -41,12 +41,6 @@ def test_overlaps_of_masks_with_every_persons_regions() -> None:
     assert np.allclose(truth.overlaps_of_labels(halves())[0], overlaps[1])
 
 
-def test_regions_that_hold_a_point() -> None:
-    truth = Truth.of([halves(), halves().T[:60, :60].repeat(2, 1)[:, :90]])
-    assert truth.holding(10, 10).sum() == 2 and truth.holding(10, 10)[0]
-    assert truth.holding(80, 10)[1]
-
-
 def test_baselines_find_flat_halves() -> None:
     pixels = np.where(halves()[..., None] == 1, 40, 210).astype(np.uint8).repeat(3, 2)
     truth = Truth.of([halves()])

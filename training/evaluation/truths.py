@@ -64,10 +64,6 @@ class Truth:
         """Mean over the large regions of the overlap with the mask that fits best; no masks at all overlap by 0."""
         return float(overlaps[:, self.large].max(0, initial=0).mean())
 
-    def holding(self, x: int, y: int) -> np.ndarray:
-        """R bool: the regions that hold a pixel, one a person."""
-        return self.within[self.pieces[y, x]]
-
     def _counts(self, mask: Window) -> np.ndarray:
         x, y, window = mask
         h, w = window.shape
