@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -459,6 +460,36 @@ def test_labelme_polygons_fill_to_the_masks(run: Run) -> None:
             filled[shape["group_id"] - 1] |= np.asarray(canvas)
         for read, mask in zip(filled, masks, strict=True):
             assert iou(read, mask) > 0.97
+
+
+@pytest.mark.parametrize("kind", ["yolo", "labelme"])
+def test_many_noisy_masks_take_the_memory_of_a_few(kind: str, tmp_path: Path) -> None:
+    """Just segmented, from the summary, and when it is looked whether somebody worked on the file."""
+    rng = np.random.default_rng(3)
+    pixels = np.zeros((400, 500, 3), np.uint8)
+    path = tmp_path / "noisy.png"
+    Image.fromarray(pixels).save(path)
+    masks = [np.zeros(pixels.shape[:2], bool) for _ in range(200)]
+    for mask in masks:
+        y, x = rng.integers(0, 300), rng.integers(0, 400)
+        mask[y : y + 100, x : x + 100] = rng.random((100, 100)) < 0.06  # hundreds of regions
+        mask[0, 0] = mask[-1, -1] = True  # its box is the whole picture: 40 MB of all masks
+    segmentation = segmentation_of(pixels, masks)
+    out = tmp_path / "out"
+    summary.write(segmentation, summary.path(out / "noisy"), WriteOptions())
+    for known in (segmentation, None, None):
+        datasets = Datasets([kind], Here(out))
+        tracemalloc.start()
+        try:
+            datasets.add("noisy", str(path), known)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 8 << 20
+        file = out / {"yolo": "yolo/labels/noisy.txt", "labelme": "labelme/noisy.json"}[kind]
+        assert file.stat().st_size > 1 << 20
+        if known is not None:
+            os.utime(file, ns=(0, 0))  # older than the summary: made from it
 
 
 @given(seed=st.integers(0, 2**20), holes=st.integers(2, 40))
