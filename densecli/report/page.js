@@ -245,8 +245,7 @@
     }
     const caption = make("div", "caption");
     const name = make("div", "name path");
-    const cut = row[NAME].lastIndexOf("/") + 1;
-    name.append(make("span", "", row[NAME].slice(0, cut)), make("span", "", row[NAME].slice(cut)));
+    name.append(make("bdi", "", row[NAME]));
     name.title = row[NAME];
     const line = make("div", "line", factsOf(row, true));
     line.title = factsOf(row);
@@ -351,6 +350,7 @@
     byId("shown").textContent = shown.length === rows.length
       ? plural(rows.length, "input") : `${whole.format(shown.length)} of ${plural(rows.length, "input")}`;
     byId("none").hidden = shown.length > 0;
+    byId("none").textContent = rows.length ? "No image matches the filters." : "The manifest names no input yet.";
     hideTip();
     lay();
   }
