@@ -245,7 +245,9 @@
     }
     const caption = make("div", "caption");
     const name = make("div", "name path");
-    name.append(make("bdi", "", row[NAME]));
+    const cut = row[NAME].lastIndexOf("/") + 1, path = make("bdi", "", row[NAME].slice(0, cut));
+    path.append(make("bdi", "", row[NAME].slice(cut)));
+    name.append(path);
     name.title = row[NAME];
     const line = make("div", "line", factsOf(row, true));
     line.title = factsOf(row);
