@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import skimage.draw
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw
@@ -29,7 +29,7 @@ from scipy.spatial.distance import cdist
 from densecli.errors import OutputError, UsageError
 from densecli.masks import Segmentation
 from densecli.places import Here
-from densecli.sinks import DATASET_KINDS, WriteOptions, parse_kinds, summary
+from densecli.sinks import DATASET_KINDS, WriteOptions, labelme, parse_kinds, summary
 from densecli.sinks.datasets import Datasets
 from densecli.sinks.polygons import joined, regions_of
 from densecli.sources import read_image
@@ -490,6 +490,32 @@ def test_many_noisy_masks_take_the_memory_of_a_few(kind: str, tmp_path: Path) ->
         assert file.stat().st_size > 1 << 20
         if known is not None:
             os.utime(file, ns=(0, 0))  # older than the summary: made from it
+
+
+@given(cut=st.floats(0, 0.999), indent=st.sampled_from([None, 0, 1, 2]), sort=st.booleans(), changed=st.booleans())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_work_by_hand_is_known_however_it_is_laid_out(
+    run: Run, cut: float, indent: int | None, sort: bool, changed: bool
+) -> None:
+    """What was changed stays; what was only saved again, or was cut off, is written anew."""
+    path = run.out / "labelme" / "img1.json"
+    if not path.exists():
+        run.datasets(kinds=("labelme",))
+        (run.out / "whole").write_bytes(path.read_bytes())
+    whole = (run.out / "whole").read_bytes()
+    path.write_bytes(whole)
+    assert not labelme.keeps(path)
+    path.write_bytes(whole[: int(cut * len(whole))])
+    assert not labelme.keeps(path)
+    path.write_bytes(whole.replace(b'"label": "object"', b'"label": "cup"', 1))
+    assert labelme.keeps(path)
+    path.write_bytes(whole.replace(b'"label": "object"', b'"label": "cup"', 1).replace(b"\n ],\n", b"],\n"))
+    assert labelme.keeps(path)
+    document = json.loads(whole)
+    if changed:
+        document["shapes"].pop()
+    path.write_text(json.dumps(document, indent=indent, sort_keys=sort))
+    assert labelme.keeps(path) == changed
 
 
 @given(seed=st.integers(0, 2**20), holes=st.integers(2, 40))
