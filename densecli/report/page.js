@@ -245,15 +245,20 @@
     }
     const caption = make("div", "caption");
     const name = make("div", "name path");
-    const cut = row[NAME].lastIndexOf("/") + 1, path = make("bdi", "", row[NAME].slice(0, cut));
-    path.append(make("bdi", "", row[NAME].slice(cut)));
-    name.append(path);
-    name.title = row[NAME];
+    showPath(name, row[NAME]);
     const line = make("div", "line", factsOf(row, true));
     line.title = factsOf(row);
     caption.append(name, line);
     element.append(button, caption);
     return element;
+  }
+
+  // As in the lists: the file apart, so that its letters' direction leaves the folder where it is.
+  function showPath(element, name) {
+    const cut = name.lastIndexOf("/") + 1, path = make("bdi", "", name.slice(0, cut));
+    path.append(make("bdi", "", name.slice(cut)));
+    element.replaceChildren(path);
+    element.title = name;
   }
 
   function missing(row) {
@@ -403,8 +408,7 @@
     viewedRow = row;
     clearStage();
     const lost = !viewer.open || table.contains(document.activeElement);
-    byId("viewer-name").textContent = row[NAME];
-    byId("viewer-name").title = row[NAME];
+    showPath(byId("viewer-name"), row[NAME]);
     byId("viewer-facts").textContent = factsOf(row);
     byId("viewer-links").replaceChildren();
     byId("viewer-warnings").replaceChildren();

@@ -374,7 +374,8 @@ def test_long_names_and_large_numbers_have_room(browser: Browser, tmp_path: Path
         for i, (name, masks) in enumerate(zip(NAMES, (3, 20, 113, 2173), strict=True))
     ]
     lines += [{"input": NAMES[0], "stem": "bad", "status": "failed", "error": f"{NAMES[1]}: the file is truncated"}]
-    browser.open(write_report(tmp_path, [{"outputs": [], **line} for line in lines]), width, 900)
+    settings = {"parameters": {"crop_n_points_downscale_factor": 1}}
+    browser.open(write_report(tmp_path, [{"outputs": [], **line} for line in lines], settings), width, 900)
     browser.wait(browser.names, "cards")
     assert browser.js("return document.scrollingElement.scrollWidth") <= width
     for list_ in ".list .path", ".card .path":
@@ -389,7 +390,7 @@ def test_long_names_and_large_numbers_have_room(browser: Browser, tmp_path: Path
         "return [...document.querySelectorAll('.tile dd, .tile dt')].every(e => e.scrollWidth <= e.clientWidth)"
     )
     assert all(
-        box[1] - box[0] < 40 for box in browser.js(_BOXES.replace("left", "top").replace("right", "bottom"), "dd")
+        box[1] - box[0] < 40 for box in browser.js(_BOXES.replace("left", "top").replace("right", "bottom"), ".tile dd")
     )
     left, right = browser.js(_BOXES, ".panel.wide")[0]
     ticks = [box for box in browser.js(_BOXES, ".histogram .tick") if box[1] > box[0]]
@@ -399,6 +400,12 @@ def test_long_names_and_large_numbers_have_room(browser: Browser, tmp_path: Path
     # A name in the table of failures is broken between folders, not within a word.
     if width > 420:
         assert browser.js(_LINES, "#failures td.name") in ([NAMES[0]], ["DCIM/2024-05-04/", "IMG_00462.jpg"])
+    browser.one(".settings summary").click()
+    setting = browser.js(_LINES, ".settings dt")
+    assert all(line.endswith("_") for line in setting[:-1]), setting
+    browser.js("[...document.querySelectorAll('.list .open')].find(e => e.textContent.includes('camera')).click()")
+    assert browser.one("#viewer-name").text == NAMES[2]
+    assert browser.js(_CUT, "#viewer-name")[0][2] <= 0.5
 
 
 _BOXES = """
