@@ -91,6 +91,7 @@ def busy(place: Path, images: int) -> None:
 
 
 def workers(place: Path, images: int, with_ray: bool) -> None:
+    images = max(8, images)
     source = folder_of(place / "workers", images, 0.3)
     rows = []
     asked: list[tuple[str, dict[str, Any]]] = [("this process", {}), ("2 processes", {"devices": ("cpu", "cpu")})]

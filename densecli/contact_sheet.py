@@ -20,7 +20,6 @@ _DARK, _MIDDLE, _FAINT = (23, 27, 34), (71, 79, 92), (120, 128, 140)
 _TITLE, _TEXT, _SMALL = 40, 30, 24
 # Width to height that a sheet should come near: that of a screen.
 _SHAPE = 1.6
-_LONGEST_NAME = 60
 _MOST_COLUMNS = 4
 # Pillow's own font has no arrow, nor a multiplication sign.
 _ARROW = "  >  "
@@ -56,13 +55,13 @@ def contact_sheet(results: Sequence[tuple[str, Segmentation]], alpha: float = 0.
                 photo,
                 "photo",
                 f"{width:,} x {height:,} pixels",
-                _short(os.path.basename(str(results[0][1].image["path"]))),
+                os.path.basename(str(results[0][1].image["path"])),
             )
         )
     for (title, result), colors in zip(results, shades([result for _, result in results]), strict=True):
         n = len(result.masks)
         beside = f"{n:,} mask{'' if n == 1 else 's'} · {100 * result.coverage:.0f} % covered"
-        panels.append(Panel(_tinted(photo, result, colors, alpha), _short(title), beside, _funnel(result)))
+        panels.append(Panel(_tinted(photo, result, colors, alpha), title, beside, _funnel(result)))
     return _composed(panels, columns, panel_width)
 
 
@@ -80,11 +79,6 @@ def _layout(n: int, aspect: float) -> tuple[int, bool]:
         return 2, True
     columns = min(range(1, min(n, _MOST_COLUMNS) + 1), key=ugliness)
     return columns, n % columns != 0
-
-
-def _short(text: str) -> str:
-    text = "".join(c if c.isprintable() else "�" for c in text)
-    return text if len(text) <= _LONGEST_NAME else "…" + text[1 - _LONGEST_NAME :]
 
 
 def _funnel(result: Segmentation) -> str:
@@ -145,11 +139,12 @@ def _composed(panels: Sequence[Panel], columns: int, panel_width: int) -> np.nda
     width = 2 * _MARGIN + columns * panel_width + (columns - 1) * _GAP
     draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     inner = panel_width - 2 * _PADDING
-    lines = [_wrapped(draw, panel.below, inner) for panel in panels]
+    lines = [[_fitting(draw, line, _SMALL, inner) for line in _wrapped(draw, p.below, inner)] for p in panels]
+    titles = [_fitting(draw, panel.title, _TITLE, inner) for panel in panels]
     row_of = [i // columns for i in range(len(panels))]
     beside_fits = all(
-        draw.textlength(p.title, _font(_TITLE)) + _PADDING + draw.textlength(p.beside, _font(_TEXT)) <= inner
-        for p in panels
+        draw.textlength(title, _font(_TITLE)) + _PADDING + draw.textlength(p.beside, _font(_TEXT)) <= inner
+        for p, title in zip(panels, titles, strict=True)
     )
     head = _PADDING + _TITLE + (0 if beside_fits else _TEXT + 12) + _PADDING
     picture_height = max(p.picture.shape[0] for p in panels)
@@ -167,7 +162,7 @@ def _composed(panels: Sequence[Panel], columns: int, panel_width: int) -> np.nda
         # Anchored at the baseline, so that the words of a line stand on one line whatever their size.
         baseline = y + _PADDING + round(0.8 * _TITLE)
         draw.text(
-            (x + _PADDING, baseline), panel.title, _DARK, _font(_TITLE), anchor="ls", stroke_width=1, stroke_fill=_DARK
+            (x + _PADDING, baseline), titles[i], _DARK, _font(_TITLE), anchor="ls", stroke_width=1, stroke_fill=_DARK
         )
         if beside_fits:
             draw.text((x + panel_width - _PADDING, baseline), panel.beside, _MIDDLE, _font(_TEXT), anchor="rs")
@@ -179,6 +174,16 @@ def _composed(panels: Sequence[Panel], columns: int, panel_width: int) -> np.nda
             at = y + head + picture_height + _PADDING + k * (_SMALL + 10) + round(0.8 * _SMALL)
             draw.text((x + _PADDING, at), line, _FAINT, _font(_SMALL), anchor="ls")
     return np.asarray(sheet)
+
+
+def _fitting(draw: ImageDraw.ImageDraw, text: str, size: int, width: int) -> str:
+    """A text in one line, of which the end is left where it is too long: there names differ."""
+    text = "".join(c if c.isprintable() else "�" for c in text)
+    found, begin = text, 0
+    while draw.textlength(found, _font(size)) > width:
+        begin += 1
+        found = "…" + text[begin:]
+    return found
 
 
 def _wrapped(draw: ImageDraw.ImageDraw, text: str, width: int) -> list[str]:

@@ -49,7 +49,7 @@ def why_empty(funnel: Funnel, parameters: Mapping[str, Any]) -> str:
     if funnel.largest_area < area or parameters["max_mask_area_fraction"] is None:
         return (
             f"no mask is left: the last {funnel.after_nms:,} fell to min_mask_region_area {area}, "
-            f"the largest had {funnel.largest_area:,} pixels; "
+            f"the largest had {funnel.largest_area:,} px; "
             f"try --set min_mask_region_area={max(0, funnel.largest_area // 2)}"
         )
     return (

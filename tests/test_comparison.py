@@ -112,6 +112,18 @@ def test_title_with_everything_in_it(pair: Comparison) -> None:
     assert contact_sheet([(name, result) for result in pair.results]).size
 
 
+@pytest.mark.parametrize("shape", [(40, 60), (600, 60), (60, 600)])
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_long_names_stay_in_their_panels(n: int, shape: tuple[int, int]) -> None:
+    result = segmenter("points_per_side=2", *LOOSE)(np.full((*shape, 3), 128, np.uint8))
+    result.image["path"] = "line_" * 40 + "photo.png"
+    sheet = contact_sheet([(f"{'solder-joints-' * 20}v{i}", result) for i in range(n)])
+    ground = (sheet == sheet[0, 0]).all(2)
+    assert bool(ground[:, :48].all()) and bool(ground[:, -48:].all())
+    columns = int(np.diff(ground.all(0).astype(int)).clip(min=0).sum())
+    assert columns == {(600, 60): max(2, n), (60, 600): 2 if n == 1 else 1}.get(shape, 2)  # with room between them
+
+
 def test_presets_of_the_package_share_their_runs() -> None:
     presets = [load_preset(name).resolve("starter").generator for name in ("dense", "keyboard-fix")]
     assert same_candidates((200, 300), *presets) and same_candidates((200, 300), *presets[::-1])

@@ -90,7 +90,7 @@ class Page(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.text += " "
+        self.text += "" if tag == "wbr" else " "
         self.tags.append((tag, dict(attrs)))
         self._inside = dict(attrs) if tag == "script" else {} if tag == "style" else None
 

@@ -245,14 +245,20 @@
     }
     const caption = make("div", "caption");
     const name = make("div", "name path");
-    const cut = row[NAME].lastIndexOf("/") + 1;
-    name.append(make("span", "", row[NAME].slice(0, cut)), make("span", "", row[NAME].slice(cut)));
-    name.title = row[NAME];
+    showPath(name, row[NAME]);
     const line = make("div", "line", factsOf(row, true));
     line.title = factsOf(row);
     caption.append(name, line);
     element.append(button, caption);
     return element;
+  }
+
+  // As in the lists: the file apart, so that its letters' direction leaves the folder where it is.
+  function showPath(element, name) {
+    const cut = name.lastIndexOf("/") + 1, path = make("bdi", "", name.slice(0, cut));
+    path.append(make("bdi", "", name.slice(cut)));
+    element.replaceChildren(path);
+    element.title = name;
   }
 
   function missing(row) {
@@ -351,6 +357,7 @@
     byId("shown").textContent = shown.length === rows.length
       ? plural(rows.length, "input") : `${whole.format(shown.length)} of ${plural(rows.length, "input")}`;
     byId("none").hidden = shown.length > 0;
+    byId("none").textContent = rows.length ? "No image matches the filters." : "The manifest names no input yet.";
     hideTip();
     lay();
   }
@@ -401,8 +408,7 @@
     viewedRow = row;
     clearStage();
     const lost = !viewer.open || table.contains(document.activeElement);
-    byId("viewer-name").textContent = row[NAME];
-    byId("viewer-name").title = row[NAME];
+    showPath(byId("viewer-name"), row[NAME]);
     byId("viewer-facts").textContent = factsOf(row);
     byId("viewer-links").replaceChildren();
     byId("viewer-warnings").replaceChildren();

@@ -41,7 +41,8 @@ def render(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"duration": _duration, "decimal": _decimal, "percent": _percent, "shown": shown_name}
+    environment.filters |= {"duration": _duration, "decimal": _decimal, "percent": _percent}
+    environment.filters |= {"shown": shown_name, "breakable": _breakable}
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     stream = environment.get_template("page.html.j2").stream(
         style=Markup(style),
@@ -101,6 +102,11 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             values = value if isinstance(value, (list, tuple)) and value else [value]
             shown = (v if isinstance(v, str) else json.dumps(v, default=str, ensure_ascii=False) for v in values)
             yield shown_name(f"{prefix}{name}"), shown_name(", ".join(shown))
+
+
+def _breakable(text: str, mark: str) -> Markup:
+    """Text that goes on in the next line after this mark rather than within a word."""
+    return Markup("{}<wbr>").format(mark).join(text.split(mark))
 
 
 def _duration(seconds: float) -> str:

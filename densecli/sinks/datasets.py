@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 
 from densecli.errors import InputError
 from densecli.files import complete_file, explained
-from densecli.masks import SUMMARY_SCHEMA, Runs, Segmentation
+from densecli.masks import SUMMARY_SCHEMA, Runs, Segmentation, counts_of
 from densecli.output_names import DATASET_PICTURES, FRAME_NAME, beside
 from densecli.places import Place
 from densecli.sinks import DATASET_KINDS
@@ -44,8 +44,14 @@ class Outlined:
     """Path of the image, or a URL."""
     width: int
     height: int
-    windows: Iterable[tuple[int, int, int, np.ndarray]]
-    """Id, x, y and h×w bool (the mask inside its box) of each mask."""
+    masks: Sequence[tuple[int, Mapping[str, Any]]]
+    """Id and COCO compressed RLE of each mask."""
+
+    def windows(self) -> Iterator[tuple[int, int, int, np.ndarray]]:
+        """Id, x, y and h×w bool (the mask inside its box) of each mask; made as they are asked for."""
+        for mask_id, rle in self.masks:
+            x, y, runs = Runs.from_rle(rle).trimmed()
+            yield mask_id, x, y, runs.decode()
 
 
 class OutlineFormat(Protocol):
@@ -241,16 +247,15 @@ class Datasets:
         document = read_summary(self._output_dir, stem)
         if document is None:
             return None
-        windows = []
-        for mask in document["masks"]:
-            try:
-                x, y, runs = Runs.from_rle(mask["segmentation"]).trimmed()
-            except ValueError:
-                return None
-            windows.append((mask["id"], x, y, runs.decode()))
+        masks = [(mask["id"], mask["segmentation"]) for mask in document["masks"]]
+        try:
+            for _, rle in masks:
+                counts_of(rle)
+        except ValueError:
+            return None
         image = document["image"]
         picture = self._readable(stem, image_name, None)
-        return Outlined(stem, picture, image["width"], image["height"], windows)
+        return Outlined(stem, picture, image["width"], image["height"], masks)
 
     def _pictures(self) -> Iterator[tuple[str, str, str]]:
         """Stem, name and picture of each image, as `_images`."""
@@ -340,5 +345,5 @@ def _copy(output_dir: Path, stem: str) -> Path:
 
 def _outlined(picture: str, stem: str, segmentation: Segmentation) -> Outlined:
     height, width = segmentation.pixels.shape[:2]
-    windows = [(mask.id, *mask.decode_window()) for mask in segmentation.masks]
-    return Outlined(stem, picture, width, height, windows)
+    masks = [(mask.id, mask.segmentation) for mask in segmentation.masks]
+    return Outlined(stem, picture, width, height, masks)

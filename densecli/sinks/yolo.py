@@ -40,16 +40,14 @@ def keeps(path: Path) -> bool:
 
 
 def write(output_dir: Path, image: Outlined) -> list[Path]:
-    lines = []
-    for _, x, y, window in image.windows:
-        regions = [joined(region) for region in regions_of(window, x, y)]  # each with its holes
-        if regions:
-            points = (joined(regions) + _INSIDE_PIXEL) / [image.width, image.height]
-            lines.append("0 " + " ".join(f"{value:.7g}" for value in points.ravel().tolist()) + "\n")
     picture, labels = files(output_dir, image.stem, image.picture)
     _link(image.picture, picture)
-    with complete_file(labels) as temporary:
-        temporary.write_text("".join(lines), encoding="ascii")
+    with complete_file(labels) as temporary, open(temporary, "w", encoding="ascii", newline="\n") as out:
+        for _, x, y, window in image.windows():
+            regions = [joined(region) for region in regions_of(window, x, y)]  # each with its holes
+            if regions:
+                points = (joined(regions) + _INSIDE_PIXEL) / [image.width, image.height]
+                out.write("0 " + " ".join(f"{value:.7g}" for value in points.ravel().tolist()) + "\n")
     return [picture, labels]
 
 

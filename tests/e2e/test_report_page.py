@@ -358,6 +358,85 @@ def test_it_fits_the_window_and_can_be_read(browser: Browser, run: Run, width: i
     assert min(stage) > 250
 
 
+NAMES = [
+    "DCIM/2024-05-04/IMG_00462.jpg",
+    "a/b.png",
+    "warehouse/line-3/camera_front_left_2024-05-01T12-33-59_exposure_4000_gain_2_000001.jpg",
+    "صور/مجلد/صورة_قطة_في_الحديقة_على_الجدار_القديم_رقم_٧.jpg",
+]
+
+
+@pytest.mark.parametrize("width", [420, 800, 1280])
+def test_long_names_and_large_numbers_have_room(browser: Browser, tmp_path: Path, width: int) -> None:
+    """The end of a long name is there, which tells it from the others; numbers stay in their places."""
+    lines = [
+        {"input": name, "stem": f"s{i}", "status": "done", "seconds": 90.5 + i, "masks": masks, "coverage": 0.0004}
+        for i, (name, masks) in enumerate(zip(NAMES, (3, 20, 113, 2173), strict=True))
+    ]
+    lines += [{"input": NAMES[0], "stem": "bad", "status": "failed", "error": f"{NAMES[1]}: the file is truncated"}]
+    settings = {"parameters": {"crop_n_points_downscale_factor": 1}}
+    browser.open(write_report(tmp_path, [{"outputs": [], **line} for line in lines], settings), width, 900)
+    browser.wait(browser.names, "cards")
+    assert browser.js("return document.scrollingElement.scrollWidth") <= width
+    for list_ in ".list .path", ".card .path":
+        shown = browser.js(_CUT, list_)
+        assert {name for name, _, _ in shown} == set(NAMES)
+        for name, before, after in shown:  # to the left and to the right of what is seen
+            assert (before if name == NAMES[3] else after) <= 0.5, shown
+            if width == 420 and list_ == ".list .path" and len(name) > 50:
+                assert (after if name == NAMES[3] else before) > 0, shown
+    # Words and numbers lie within their tile; those of the axis within the panel, beside one another.
+    assert browser.js(
+        "return [...document.querySelectorAll('.tile dd, .tile dt')].every(e => e.scrollWidth <= e.clientWidth)"
+    )
+    assert all(
+        box[1] - box[0] < 40 for box in browser.js(_BOXES.replace("left", "top").replace("right", "bottom"), ".tile dd")
+    )
+    left, right = browser.js(_BOXES, ".panel.wide")[0]
+    ticks = [box for box in browser.js(_BOXES, ".histogram .tick") if box[1] > box[0]]
+    assert len(ticks) >= 3 and left <= ticks[0][0] and ticks[-1][1] <= right
+    assert all(one[1] + 4 <= other[0] for one, other in itertools.pairwise(ticks))
+    assert browser.js("return document.querySelector('.tick').getBoundingClientRect().height") >= 11
+    # A name in the table of failures is broken between folders, not within a word.
+    if width > 420:
+        assert browser.js(_LINES, "#failures td.name") in ([NAMES[0]], ["DCIM/2024-05-04/", "IMG_00462.jpg"])
+    browser.one(".settings summary").click()
+    setting = browser.js(_LINES, ".settings dt")
+    assert all(line.endswith("_") for line in setting[:-1]), setting
+    browser.js("[...document.querySelectorAll('.list .open')].find(e => e.textContent.includes('camera')).click()")
+    assert browser.one("#viewer-name").text == NAMES[2]
+    assert browser.js(_CUT, "#viewer-name")[0][2] <= 0.5
+
+
+_BOXES = """
+return [...document.querySelectorAll(arguments[0])].map((e) => e.getBoundingClientRect()).map((r) => [r.left, r.right]);
+"""
+# Of each path its text, and how far that sticks out of what is seen, on the left and on the right.
+_CUT = """
+return [...document.querySelectorAll(arguments[0])].map((path) => {
+  const text = path.firstElementChild.getBoundingClientRect(), room = path.getBoundingClientRect();
+  return [path.textContent, room.left - text.left, text.right - room.right];
+});
+"""
+# The lines into which the text of an element is broken.
+_LINES = """
+const lines = [], walker = document.createTreeWalker(document.querySelector(arguments[0]), NodeFilter.SHOW_TEXT);
+let top = null;
+for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+  for (let i = 0; i < node.length; i++) {
+    const range = document.createRange();
+    range.setStart(node, i);
+    range.setEnd(node, i + 1);
+    const at = range.getBoundingClientRect().top;
+    if (at !== top) lines.push("");
+    top = at;
+    lines[lines.length - 1] += node.data[i];
+  }
+}
+return lines;
+"""
+
+
 # The ratio of WCAG between the colour of an element's text and that of what it stands on.
 _CONTRAST = """
 const element = document.querySelector(arguments[0]);

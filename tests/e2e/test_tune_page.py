@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import shlex
 import socket
@@ -585,6 +586,34 @@ def test_nothing_sticks_out(page: Page, size: tuple[int, int], scheme: str) -> N
     assert page.one("#stage").size["height"] >= 120
     dark = page.js("return getComputedStyle(document.body).backgroundColor")
     assert (dark == "rgb(16, 19, 24)") == (scheme == "dark")
+
+
+@pytest.mark.parametrize(
+    "size", [(1280, 800), (1280, 600), (1001, 700), (1000, 720), (800, 900), (800, 600), (420, 900)]
+)
+def test_an_explanation_leaves_the_photo_its_room(page: Page, size: tuple[int, int]) -> None:
+    page.start(*size)
+    before = page.js(_BOX, "scene")
+    page.point(14, 30).click().perform()
+    page.wait(lambda: page.one("#why").is_displayed(), "the explanation")
+    page.wait(lambda: page.js("return document.getElementById('why-list').clientHeight") >= 90, "some of its rows")
+    assert page.js(_BOX, "scene") == before
+    assert page.js("return document.documentElement.scrollWidth") <= size[0]
+    # It covers neither the photo nor the values.
+    boxes = [page.js(_BOX, name) for name in ("stage", "why", "values")]
+    for (left, top, right, bottom), (x, y, end, foot) in itertools.combinations(boxes, 2):
+        assert right <= x or end <= left or bottom <= y or foot <= top, boxes
+    if size[1] >= 700 and size[0] > 640:
+        assert boxes[2][3] - boxes[2][1] >= 150 and boxes[2][3] <= size[1]
+    page.one("#why-close").click()
+    assert page.js(_BOX, "scene") == before
+
+
+_BOX = """
+const name = arguments[0], found = document.getElementById(name) || document.querySelector("." + name);
+const { left, top, right, bottom } = found.getBoundingClientRect();
+return [left, top, right, bottom].map(Math.round);
+"""
 
 
 def test_zoom_and_pan(page: Page, kept: Any) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import skimage.draw
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw
@@ -28,7 +29,7 @@ from scipy.spatial.distance import cdist
 from densecli.errors import OutputError, UsageError
 from densecli.masks import Segmentation
 from densecli.places import Here
-from densecli.sinks import DATASET_KINDS, WriteOptions, parse_kinds, summary
+from densecli.sinks import DATASET_KINDS, WriteOptions, labelme, parse_kinds, summary
 from densecli.sinks.datasets import Datasets, summary_path
 from densecli.sinks.polygons import joined, regions_of
 from densecli.sources import read_image
@@ -459,6 +460,62 @@ def test_labelme_polygons_fill_to_the_masks(run: Run) -> None:
             filled[shape["group_id"] - 1] |= np.asarray(canvas)
         for read, mask in zip(filled, masks, strict=True):
             assert iou(read, mask) > 0.97
+
+
+@pytest.mark.parametrize("kind", ["yolo", "labelme"])
+def test_many_noisy_masks_take_the_memory_of_a_few(kind: str, tmp_path: Path) -> None:
+    """Just segmented, from the summary, and when it is looked whether somebody worked on the file."""
+    rng = np.random.default_rng(3)
+    pixels = np.zeros((400, 500, 3), np.uint8)
+    path = tmp_path / "noisy.png"
+    Image.fromarray(pixels).save(path)
+    masks = [np.zeros(pixels.shape[:2], bool) for _ in range(200)]
+    for mask in masks:
+        y, x = rng.integers(0, 300), rng.integers(0, 400)
+        mask[y : y + 100, x : x + 100] = rng.random((100, 100)) < 0.06  # hundreds of regions
+        mask[0, 0] = mask[-1, -1] = True  # its box is the whole picture: 40 MB of all masks
+    segmentation = segmentation_of(pixels, masks)
+    out = tmp_path / "out"
+    summary.write(segmentation, summary.path(out / "noisy"), WriteOptions())
+    for known in (segmentation, None, None):
+        datasets = Datasets([kind], Here(out))
+        tracemalloc.start()
+        try:
+            datasets.add("noisy", str(path), known)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 8 << 20
+        file = out / {"yolo": "yolo/labels/noisy.txt", "labelme": "labelme/noisy.json"}[kind]
+        assert file.stat().st_size > 1 << 20
+        if known is not None:
+            os.utime(file, ns=(0, 0))  # older than the summary: made from it
+
+
+@given(cut=st.floats(0, 0.999), indent=st.sampled_from([None, 0, 1, 2]), sort=st.booleans(), changed=st.booleans())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_work_by_hand_is_known_however_it_is_laid_out(
+    run: Run, cut: float, indent: int | None, sort: bool, changed: bool
+) -> None:
+    """What was changed stays; what was only saved again, or was cut off, is written anew."""
+    path = run.out / "labelme" / "img1.json"
+    if not path.exists():
+        run.datasets(kinds=("labelme",))
+        (run.out / "whole").write_bytes(path.read_bytes())
+    whole = (run.out / "whole").read_bytes()
+    path.write_bytes(whole)
+    assert not labelme.keeps(path)
+    path.write_bytes(whole[: int(cut * len(whole))])
+    assert not labelme.keeps(path)
+    path.write_bytes(whole.replace(b'"label": "object"', b'"label": "cup"', 1))
+    assert labelme.keeps(path)
+    path.write_bytes(whole.replace(b'"label": "object"', b'"label": "cup"', 1).replace(b"\n ],\n", b"],\n"))
+    assert labelme.keeps(path)
+    document = json.loads(whole)
+    if changed:
+        document["shapes"].pop()
+    path.write_text(json.dumps(document, indent=indent, sort_keys=sort))
+    assert labelme.keeps(path) == changed
 
 
 @given(seed=st.integers(0, 2**20), holes=st.integers(2, 40))

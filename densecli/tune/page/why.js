@@ -36,8 +36,9 @@ export class Why {
   row(candidate, colors) {
     const head = candidate.mask === null ? make("b", {}, candidate.why)
       : make("b", {}, swatch(colors.get(candidate.mask) || "transparent"), `mask ${candidate.mask}`);
-    const scores = make("span.scores", {}, `predicted IoU ${score(candidate.predicted_iou)} · stability ` +
-      `${score(candidate.stability)} · ${number(candidate.area)} px`);
+    const scores = make("span.scores", {}, [`predicted IoU ${score(candidate.predicted_iou)}`,
+      `stability ${score(candidate.stability)}`, `${number(candidate.area)} px`]
+      .map((figure) => figure.replaceAll(" ", "\u00a0")).join("\u00a0· "));  // breaks between figures only
     const row = make(candidate.mask === null ? "li.dropped" : "li.kept", {
       tabindex: 0, "data-candidate": candidate.candidate, "data-filter": candidate.filter,
     }, make("div", {}, head, scores));
