@@ -476,7 +476,7 @@ def test_many_noisy_masks_take_the_memory_of_a_few(kind: str, tmp_path: Path) ->
         mask[0, 0] = mask[-1, -1] = True  # its box is the whole picture: 40 MB of all masks
     segmentation = segmentation_of(pixels, masks)
     out = tmp_path / "out"
-    summary.write(segmentation, summary.path(out / "noisy"), WriteOptions())
+    summary.write(segmentation, summary_path(out, "noisy"), WriteOptions())
     for known in (segmentation, None, None):
         datasets = Datasets([kind], Here(out))
         tracemalloc.start()
