@@ -104,6 +104,36 @@ def test_a_forked_child_has_threads_of_its_own(clean_environment: dict[str, str]
     assert done.stdout.strip() == f"{[str(n) for n in range(9)]} 2", done.stderr
 
 
+_FORKED_AFTER_A_RUN = f"""
+import faulthandler, os, numpy as np, torch
+from densecli import Segmenter
+
+photo = np.full((90, 120, 3), 30, np.uint8)
+photo[20:70, 30:80] = 220
+new = lambda: Segmenter("dense", {MODEL!r}, "cpu", overrides={OVERRIDES!r})
+segmenter = new()
+expected = segmenter(photo, keep_candidates=True)
+if os.fork() == 0:
+    faulthandler.dump_traceback_later(60, exit=True)
+    for here in (segmenter, new()):
+        found = here(photo, keep_candidates=True)
+        again = Segmenter.refilter(found.proposals, here.preset)
+        print(len(found.masks) == len(again.masks) == len(expected.masks) > 0, torch.get_num_threads(), flush=True)
+    os._exit(0)
+os.wait()
+print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
+def test_a_child_forked_after_a_run_runs_too(clean_environment: dict[str, str]) -> None:
+    """OpenMP would wait there for threads that only the parent has: pools of multiprocessing hung."""
+    command = [sys.executable, "-c", _FORKED_AFTER_A_RUN]
+    environment = {**clean_environment, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.stdout.splitlines() == ["True 1", "True 1", "2"], done.stderr
+
+
 _LAST_LINE = f"""
 import threading, time, numpy as np
 from densecli import Segmenter
