@@ -9,15 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pycocotools import mask as coco
 
-from densecli import __version__
-
-if TYPE_CHECKING:
-    from densecli.image_candidates import ImageCandidates
+import densecli
 
 SUMMARY_SCHEMA = "densecli/summary/1"
 MOST_LABELS = 65_535
@@ -268,7 +265,8 @@ class Segmentation:
     """What to change, where the masks look like a user's trouble."""
     fill: dict[str, Any] | None = None
     """What `fill` did, where it was on: rounds, points, masks_added, coverage_before and coverage_after (0 to 1)."""
-    proposals: ImageCandidates | None = field(default=None, repr=False)
+    # By way of the package, which imports it (and torch) when somebody resolves the type.
+    proposals: densecli.ImageCandidates | None = field(default=None, repr=False)
     """What the model proposed, where that was kept (keep_candidates), for Segmenter.refilter."""
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -416,7 +414,7 @@ class Segmentation:
         """The summary (CONTRACT: densecli/summary/1) as plain Python values, ready for JSON."""
         return {
             "schema": SUMMARY_SCHEMA,
-            "densecli": __version__,
+            "densecli": densecli.__version__,
             "image": dict(self.image),
             "model": dict(self.model),
             "preset": copy.deepcopy(self.preset),

@@ -7,13 +7,12 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL.Image
 import torch
 
-from densecli import model
+from densecli import model, network_config
 from densecli.engine import compiled, memory
 from densecli.engine.generator import MaskGenerator
 from densecli.engine.proposals import Floor
@@ -28,9 +27,6 @@ from densecli.results import result_of
 from densecli.sources import LoadedImage, read_image
 from densecli.sources.decoding import from_pillow
 from densecli.wording import without_password
-
-if TYPE_CHECKING:
-    from sam2.modeling.sam2_base import SAM2Base
 
 Progress = Callable[[int, int], None]
 ARRAY = "<array>"
@@ -91,7 +87,7 @@ class Segmenter:
         return other
 
     @property
-    def network(self) -> SAM2Base:
+    def network(self) -> network_config.SAM2Base:
         """The network in use; shared by all Segmenters of this process with the same model, device and precision."""
         return self.model.network
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import threading
 import typing
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sam2.modeling.sam2_base import SAM2Base
 
+import densecli
 from densecli import Segmenter
 from densecli.batch import BatchJob
+from densecli.comparison import compare
 from densecli.console import Console
 from densecli.engine.threads import over_threads
 from densecli.errors import UsageError
+from densecli.model import LoadedModel
+from densecli.refiltering import Refiltered
 from densecli.sources import read_image
 from tests.conftest import FIRST_STARTER
 
@@ -215,5 +222,18 @@ def test_work_that_fails_does_so_on_any_thread() -> None:
         over_threads(lambda n: 1 // n, [1, 0, 2])
 
 
-def test_types_of_the_public_names_resolve() -> None:
-    assert typing.get_type_hints(Segmenter.__call__)["return"].__name__ == "Segmentation"
+@pytest.mark.parametrize("name", sorted(set(densecli.__all__) - {"__version__"}))
+def test_types_of_the_public_names_resolve(name: str) -> None:
+    public = getattr(densecli, name)
+    assert typing.get_type_hints(public) or name == "Segmenter"  # whose attributes have their types in __init__
+    for member in vars(public).values() if isinstance(public, type) else ():
+        function = getattr(member, "fget", None) or getattr(member, "func", None) or getattr(member, "__func__", member)
+        if inspect.isfunction(function):
+            typing.get_type_hints(function)
+
+
+def test_types_that_are_imported_late_are_the_right_ones() -> None:
+    assert typing.get_type_hints(Refiltered)["proposals"] == densecli.ImageCandidates | None
+    assert typing.get_type_hints(Segmenter.network.fget)["return"] is SAM2Base  # type: ignore[attr-defined]
+    assert typing.get_type_hints(LoadedModel)["network"] is SAM2Base
+    assert typing.get_type_hints(compare)["segmenters"] == Sequence[Segmenter]
