@@ -80,6 +80,10 @@ class Segmenter:
         self.notices = [*model.notices_of(choice), *_slower()]
         """What a user should know about the choice of model, and where runs take longer than they should."""
 
+    def __repr__(self) -> str:
+        model = self.model
+        return f"<Segmenter: preset {self.resolved.name}, model {model.name}, {model.device}, {model.precision}>"
+
     def with_values(self, values: ResolvedPreset) -> Segmenter:
         """One that runs the same model with other values; nothing is loaded."""
         other = copy.copy(self)
