@@ -203,6 +203,12 @@ def _device_name(device: object) -> str:
     raise UsageError(f"device {device!r}: give auto, cuda, cuda:N, mps or cpu, or a torch.device")
 
 
+def _way_of(array: np.ndarray) -> str:
+    """For grey and RGBA: what makes an image of it."""
+    taken = array.dtype == np.uint8 and array.size and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 4))
+    return ", or PIL.Image.fromarray(array)" if taken else ""
+
+
 def _loaded(image: str | os.PathLike[str] | np.ndarray | PIL.Image.Image | LoadedImage) -> LoadedImage:
     if isinstance(image, LoadedImage):
         return image
@@ -219,7 +225,7 @@ def _loaded(image: str | os.PathLike[str] | np.ndarray | PIL.Image.Image | Loade
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise InputError(
             f"an array of shape {'×'.join(map(str, image.shape))} and type {image.dtype} is no image; "
-            "give H×W×3 uint8 RGB"
+            f"give H×W×3 uint8 RGB{_way_of(image)}"
         )
     # A copy: whoever reads a video into one array would change the results of the frames before.
     pixels = np.array(image, order="C", copy=True, subok=False)

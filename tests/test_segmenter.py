@@ -236,8 +236,12 @@ def test_under_the_callers_autocast(photo) -> None:
     ],
 )
 def test_other_arrays_are_refused(segmenter, array) -> None:
-    with pytest.raises(InputError, match="H×W×3 uint8"):
+    with pytest.raises(InputError, match="H×W×3 uint8") as caught:
         segmenter(array)
+    taken = array.dtype == np.uint8 and array.size
+    assert ("PIL.Image.fromarray(array)" in str(caught.value)) == bool(taken)
+    if taken:
+        assert segmenter(Image.fromarray(array)).size == array.shape[:2]
 
 
 def test_read_only_and_strided_arrays(segmenter, photo) -> None:
