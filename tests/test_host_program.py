@@ -112,7 +112,7 @@ def test_a_forked_child_has_threads_of_its_own(clean_environment: dict[str, str]
 
 
 _FORKED_AFTER_A_RUN = f"""
-import faulthandler, os, numpy as np, torch
+import faulthandler, os, threading, numpy as np, torch
 from densecli import Segmenter
 
 photo = np.full((90, 120, 3), 30, np.uint8)
@@ -122,6 +122,9 @@ segmenter = new()
 expected = segmenter(photo, keep_candidates=True)
 if os.fork() == 0:
     faulthandler.dump_traceback_later(60, exit=True)
+    other = threading.Thread(target=segmenter, args=[photo])  # torch keeps its number of threads by thread
+    other.start()
+    other.join()
     for here in (segmenter, new()):
         found = here(photo, keep_candidates=True)
         again = Segmenter.refilter(found.proposals, here.preset)
