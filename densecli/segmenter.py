@@ -85,7 +85,10 @@ class Segmenter:
         return f"<Segmenter: preset {self.resolved.name}, model {model.name}, {model.device}, {model.precision}>"
 
     def with_values(self, values: ResolvedPreset) -> Segmenter:
-        """One that runs the same model with other values; nothing is loaded."""
+        """One that runs the same model with other values; nothing is loaded. Raises UsageError for other things."""
+        if not isinstance(values, ResolvedPreset):
+            kind = type(values).__name__
+            raise UsageError(f"values: a {kind}; give those of Preset.resolve(model), or make another Segmenter")
         other = copy.copy(self)
         other.resolved = values
         return other

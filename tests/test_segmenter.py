@@ -121,6 +121,9 @@ def test_slips_of_the_api_are_told(segmenter, photo) -> None:
         segmenter(photo, keep_candidates=0.5)
     with pytest.raises(UsageError, match=r"a builtins.bytes holds no candidates"):
         Segmenter.refilter(b"abc", "dense")  # type: ignore[arg-type]
+    for values in (load_preset("dense"), "dense"):  # else the run goes to its end before it fails
+        with pytest.raises(UsageError, match=r"give those of Preset.resolve\(model\), or make another Segmenter"):
+            segmenter.with_values(values)
     result = segmenter(photo)
     for alpha in (70, -0.1, float("nan")):
         with pytest.raises(ValueError, match="no opacity; give a number from 0 to 1"):
