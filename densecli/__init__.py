@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 __version__ = "0.1.0"
-__all__ = ["Mask", "Segmentation", "Segmenter", "__version__", "save"]
+__all__ = ["ImageCandidates", "Mask", "Segmentation", "Segmenter", "__version__", "save"]
 
 TYPE_CHECKING = False  # as typing has it; a file of that name in the current folder would be taken for typing here
 if TYPE_CHECKING:
+    from densecli.image_candidates import ImageCandidates
     from densecli.masks import Mask, Segmentation
     from densecli.saving import save
     from densecli.segmenter import Segmenter
@@ -16,6 +17,7 @@ _LAZY = {
     "Segmenter": "densecli.segmenter",
     "Segmentation": "densecli.masks",
     "Mask": "densecli.masks",
+    "ImageCandidates": "densecli.image_candidates",
     "save": "densecli.saving",
 }
 

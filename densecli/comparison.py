@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import densecli
 from densecli.engine.proposals import Floor, same_candidates
 from densecli.image_candidates import ImageCandidates
 from densecli.masks import Segmentation
@@ -13,15 +13,12 @@ from densecli.presets import Preset
 from densecli.refiltering import choose_again, refiltered
 from densecli.sources import LoadedImage
 
-if TYPE_CHECKING:
-    from densecli.segmenter import Segmenter
-
 
 @dataclass
 class _Group:
     """Presets that one run serves: that of `lead`, whose grid holds all the others'."""
 
-    lead: Segmenter
+    lead: densecli.Segmenter
     members: list[int]
 
 
@@ -39,7 +36,7 @@ def compare_candidates(kept: ImageCandidates, presets: Sequence[Preset]) -> Comp
 
 
 def compare(
-    image: LoadedImage, segmenters: Sequence[Segmenter], progress: Callable[[int, int], None] | None = None
+    image: LoadedImage, segmenters: Sequence[densecli.Segmenter], progress: Callable[[int, int], None] | None = None
 ) -> Comparison:
     """All segmenters on one image. Those with the same model share a run wherever the grid of one holds the other's.
 

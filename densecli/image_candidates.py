@@ -48,7 +48,7 @@ _MAX_HEADER = 1 << 20
 _MAX_CANDIDATES = 50_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageCandidates:
     """Kept candidates of one image. image, model, preset: as in the summary of the run that made them.
 
@@ -61,7 +61,7 @@ class ImageCandidates:
     model: dict[str, Any]
     preset: dict[str, Any]
     photo: str | None
-    pixels: np.ndarray | None = field(default=None, repr=False, compare=False)
+    pixels: np.ndarray | None = field(default=None, repr=False)
     path: Path | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:

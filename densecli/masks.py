@@ -9,15 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pycocotools import mask as coco
 
-from densecli import __version__
-
-if TYPE_CHECKING:
-    from densecli.image_candidates import ImageCandidates
+import densecli
 
 SUMMARY_SCHEMA = "densecli/summary/1"
 MOST_LABELS = 65_535
@@ -197,7 +194,7 @@ class Mask:
     """x, y of the positive points of its prompt; none where that was a box."""
     crop_box: tuple[int, int, int, int]
     """x, y, width, height of the crop in which the mask was found."""
-    segmentation: Mapping[str, Any]
+    segmentation: Mapping[str, Any] = field(repr=False)
     """COCO compressed RLE: size [height, width], counts str."""
     window_counts: bytes = field(repr=False)
     """COCO compressed RLE counts of the box alone, so that a small mask of a big image decodes at once."""
@@ -242,7 +239,7 @@ class Mask:
         }
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Segmentation:
     """Everything that one run over one image gave.
 
@@ -250,7 +247,7 @@ class Segmentation:
     funnel, seconds, image, model, preset: as in the summary.
     """
 
-    pixels: np.ndarray = field(repr=False)
+    pixels: np.ndarray
     masks: Sequence[Mask]
     image: dict[str, Any]
     model: dict[str, Any]
@@ -268,8 +265,16 @@ class Segmentation:
     """What to change, where the masks look like a user's trouble."""
     fill: dict[str, Any] | None = None
     """What `fill` did, where it was on: rounds, points, masks_added, coverage_before and coverage_after (0 to 1)."""
-    proposals: ImageCandidates | None = field(default=None, repr=False)
+    # By way of the package, which imports it (and torch) when somebody resolves the type.
+    proposals: densecli.ImageCandidates | None = None
     """What the model proposed, where that was kept (keep_candidates), for Segmenter.refilter."""
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        return (
+            f"<{type(self).__name__} of {self.image['path']!r}, {width}×{height}: {len(self.masks):,} "
+            f"mask{'' if len(self.masks) == 1 else 's'}, preset {self.preset['name']}, model {self.model['name']}>"
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -416,7 +421,7 @@ class Segmentation:
         """The summary (CONTRACT: densecli/summary/1) as plain Python values, ready for JSON."""
         return {
             "schema": SUMMARY_SCHEMA,
-            "densecli": __version__,
+            "densecli": densecli.__version__,
             "image": dict(self.image),
             "model": dict(self.model),
             "preset": copy.deepcopy(self.preset),

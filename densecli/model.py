@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch.overrides import TorchFunctionMode
 
-from densecli import checkpoints
+from densecli import checkpoints, network_config
 from densecli.automatic_choice import chosen_automatically
 from densecli.checkpoints import STARTER
 from densecli.device_names import PRECISIONS, check_precision, parse_device
@@ -54,7 +54,7 @@ class LoadedModel:
     """
 
     name: str
-    network: SAM2Base
+    network: network_config.SAM2Base
     sha256: str
     device: torch.device
     precision: str

@@ -10,12 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from densecli.errors import CheckpointError, EnvironmentProblem
 from densecli.wording import short_reason_of
+
+if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base as SAM2Base  # for annotations in other files
+else:
+
+    def __getattr__(name: str) -> object:
+        """SAM2Base, for whoever resolves type hints: sam2 is imported late, where a failure can be told in words."""
+        if name == "SAM2Base":
+            return import_module("sam2.modeling.sam2_base").SAM2Base
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 # Where the classes must be defined: SAM 2's parts, the trunks of densecli, PyTorch's layers.
 _MODULES = ("sam2.modeling.", "densecli.tiny_vit.", "densecli.convolutional_trunk.", "torch.nn.")

@@ -7,13 +7,12 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL.Image
 import torch
 
-from densecli import model
+from densecli import model, network_config
 from densecli.engine import compiled, memory
 from densecli.engine.generator import MaskGenerator
 from densecli.engine.proposals import Floor
@@ -28,9 +27,6 @@ from densecli.results import result_of
 from densecli.sources import LoadedImage, read_image
 from densecli.sources.decoding import from_pillow
 from densecli.wording import without_password
-
-if TYPE_CHECKING:
-    from sam2.modeling.sam2_base import SAM2Base
 
 Progress = Callable[[int, int], None]
 ARRAY = "<array>"
@@ -84,14 +80,21 @@ class Segmenter:
         self.notices = [*model.notices_of(choice), *_slower()]
         """What a user should know about the choice of model, and where runs take longer than they should."""
 
+    def __repr__(self) -> str:
+        model = self.model
+        return f"<Segmenter: preset {self.resolved.name}, model {model.name}, {model.device}, {model.precision}>"
+
     def with_values(self, values: ResolvedPreset) -> Segmenter:
-        """One that runs the same model with other values; nothing is loaded."""
+        """One that runs the same model with other values; nothing is loaded. Raises UsageError for other things."""
+        if not isinstance(values, ResolvedPreset):
+            kind = type(values).__name__
+            raise UsageError(f"values: a {kind}; give those of Preset.resolve(model), or make another Segmenter")
         other = copy.copy(self)
         other.resolved = values
         return other
 
     @property
-    def network(self) -> SAM2Base:
+    def network(self) -> network_config.SAM2Base:
         """The network in use; shared by all Segmenters of this process with the same model, device and precision."""
         return self.model.network
 
@@ -203,6 +206,12 @@ def _device_name(device: object) -> str:
     raise UsageError(f"device {device!r}: give auto, cuda, cuda:N, mps or cpu, or a torch.device")
 
 
+def _way_of(array: np.ndarray) -> str:
+    """For grey and RGBA: what makes an image of it."""
+    taken = array.dtype == np.uint8 and array.size and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 4))
+    return ", or PIL.Image.fromarray(array)" if taken else ""
+
+
 def _loaded(image: str | os.PathLike[str] | np.ndarray | PIL.Image.Image | LoadedImage) -> LoadedImage:
     if isinstance(image, LoadedImage):
         return image
@@ -219,7 +228,7 @@ def _loaded(image: str | os.PathLike[str] | np.ndarray | PIL.Image.Image | Loade
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise InputError(
             f"an array of shape {'×'.join(map(str, image.shape))} and type {image.dtype} is no image; "
-            "give H×W×3 uint8 RGB"
+            f"give H×W×3 uint8 RGB{_way_of(image)}"
         )
     # A copy: whoever reads a video into one array would change the results of the frames before.
     pixels = np.array(image, order="C", copy=True, subok=False)

@@ -83,6 +83,7 @@ def test_nothing_reaches_into_the_command_line(path: Path) -> None:
     "code",
     [
         "import densecli",
+        "from densecli import Mask, Segmentation",
         "import densecli.cli.app, densecli.cli.tree",
         "from densecli.presets import list_presets; list_presets()",
         "from densecli.checkpoints import load_registry; load_registry()",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import threading
 import typing
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sam2.modeling.sam2_base import SAM2Base
 
+import densecli
 from densecli import Segmenter
 from densecli.batch import BatchJob
+from densecli.comparison import compare
 from densecli.console import Console
 from densecli.engine.threads import over_threads
 from densecli.errors import UsageError
+from densecli.model import LoadedModel
+from densecli.refiltering import Refiltered
 from densecli.sources import read_image
 from tests.conftest import FIRST_STARTER
 
@@ -104,6 +111,39 @@ def test_a_forked_child_has_threads_of_its_own(clean_environment: dict[str, str]
     assert done.stdout.strip() == f"{[str(n) for n in range(9)]} 2", done.stderr
 
 
+_FORKED_AFTER_A_RUN = f"""
+import faulthandler, os, threading, numpy as np, torch
+from densecli import Segmenter
+
+photo = np.full((90, 120, 3), 30, np.uint8)
+photo[20:70, 30:80] = 220
+new = lambda: Segmenter("dense", {MODEL!r}, "cpu", overrides={OVERRIDES!r})
+segmenter = new()
+expected = segmenter(photo, keep_candidates=True)
+if os.fork() == 0:
+    faulthandler.dump_traceback_later(60, exit=True)
+    other = threading.Thread(target=segmenter, args=[photo])  # torch keeps its number of threads by thread
+    other.start()
+    other.join()
+    for here in (segmenter, new()):
+        found = here(photo, keep_candidates=True)
+        again = Segmenter.refilter(found.proposals, here.preset)
+        print(len(found.masks) == len(again.masks) == len(expected.masks) > 0, torch.get_num_threads(), flush=True)
+    os._exit(0)
+os.wait()
+print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
+def test_a_child_forked_after_a_run_runs_too(clean_environment: dict[str, str]) -> None:
+    """OpenMP would wait there for threads that only the parent has: pools of multiprocessing hung."""
+    command = [sys.executable, "-c", _FORKED_AFTER_A_RUN]
+    environment = {**clean_environment, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.stdout.splitlines() == ["True 1", "True 1", "2"], done.stderr
+
+
 _LAST_LINE = f"""
 import threading, time, numpy as np
 from densecli import Segmenter
@@ -185,5 +225,18 @@ def test_work_that_fails_does_so_on_any_thread() -> None:
         over_threads(lambda n: 1 // n, [1, 0, 2])
 
 
-def test_types_of_the_public_names_resolve() -> None:
-    assert typing.get_type_hints(Segmenter.__call__)["return"].__name__ == "Segmentation"
+@pytest.mark.parametrize("name", sorted(set(densecli.__all__) - {"__version__"}))
+def test_types_of_the_public_names_resolve(name: str) -> None:
+    public = getattr(densecli, name)
+    assert typing.get_type_hints(public) or name == "Segmenter"  # whose attributes have their types in __init__
+    for member in vars(public).values() if isinstance(public, type) else ():
+        function = getattr(member, "fget", None) or getattr(member, "func", None) or getattr(member, "__func__", member)
+        if inspect.isfunction(function):
+            typing.get_type_hints(function)
+
+
+def test_types_that_are_imported_late_are_the_right_ones() -> None:
+    assert typing.get_type_hints(Refiltered)["proposals"] == densecli.ImageCandidates | None
+    assert typing.get_type_hints(Segmenter.network.fget)["return"] is SAM2Base  # type: ignore[attr-defined]
+    assert typing.get_type_hints(LoadedModel)["network"] is SAM2Base
+    assert typing.get_type_hints(compare)["segmenters"] == Sequence[Segmenter]

@@ -45,12 +45,30 @@ def test_all_kinds(result: Segmentation, tmp_path: Path) -> None:
         ("../desk", ["json"], "give one under"),
         ("/desk", ["json"], "give one under"),
         ("", ["json"], "give one under"),
+        (".", ["json"], "give one under"),
+        ("a\0b", ["json"], "give one under"),
+        (7, ["json"], "name 7: give one under"),
     ],
 )
 def test_what_cannot_be_saved(result: Segmentation, tmp_path: Path, name: str, kinds: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         densecli.save(result, tmp_path, name, kinds)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", ["s3://bucket/out", "memory://out", "https://example.org/out"])
+def test_urls_are_no_folders(result: Segmentation, folder: str, tmp_path: Path, monkeypatch) -> None:
+    """A folder `s3:` was made here."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="run_batch|nothing can be written to https"):
+        densecli.save(result, folder, "desk")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_many_forms(result: Segmentation, tmp_path: Path) -> None:
+    expected = {"json": tmp_path / "a" / "desk_masks.json"}
+    assert densecli.save(result, tmp_path.as_uri(), Path("a/desk"), "json") == expected
+    assert densecli.save(result, tmp_path, "a/desk", {"json"}) == expected
 
 
 def test_what_densecli_did_not_write_stays(result: Segmentation, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from densecli.errors import InputError, UsageError
 from densecli.masks import summary_schema
 from densecli.model_names import Choice
 from densecli.presets import load_preset
+from densecli.sources import LoadedImage
 from tests.conftest import FIRST_STARTER
 
 
@@ -120,6 +121,9 @@ def test_slips_of_the_api_are_told(segmenter, photo) -> None:
         segmenter(photo, keep_candidates=0.5)
     with pytest.raises(UsageError, match=r"a builtins.bytes holds no candidates"):
         Segmenter.refilter(b"abc", "dense")  # type: ignore[arg-type]
+    for values in (load_preset("dense"), "dense"):  # else the run goes to its end before it fails
+        with pytest.raises(UsageError, match=r"give those of Preset.resolve\(model\), or make another Segmenter"):
+            segmenter.with_values(values)
     result = segmenter(photo)
     for alpha in (70, -0.1, float("nan")):
         with pytest.raises(ValueError, match="no opacity; give a number from 0 to 1"):
@@ -182,6 +186,27 @@ def test_results_can_be_compared_and_counted(segmenter, photo) -> None:
     assert result.masks[0].decode().shape == photo.shape[:2] and result.summary()["preset"]["parameters"]
 
 
+def test_what_a_notebook_prints_is_a_line(segmenter, photo) -> None:
+    """And not the run lengths of every mask."""
+    result = segmenter(photo, keep_candidates=True)
+    height, width = photo.shape[:2]
+    told = f"of '<array>', {width}×{height}: {len(result.masks)} masks, preset dense, model starter>"
+    assert repr(result) == f"<Segmentation {told}"
+    again = Segmenter.refilter(result.proposals, "dense", ["points_per_side=6"])
+    assert repr(again) == f"<Refiltered {told}"
+    assert repr(result.masks[0]).startswith(f"Mask(id=1, area={result.masks[0].area}, bbox=(")
+    assert result.masks[0].segmentation["counts"] not in repr(result.masks[0])
+    assert repr(segmenter) == "<Segmenter: preset dense, model starter, cpu, fp32>"
+
+
+def test_what_holds_pictures_can_be_compared_and_counted(segmenter, photo) -> None:
+    kept = segmenter(photo, keep_candidates=True).proposals
+    assert kept == kept and kept != copy.deepcopy(kept) and len({kept, kept}) == 1
+    image = LoadedImage("a.png", photo, "0" * 64, ())
+    assert image == copy.deepcopy(image) and len({image, copy.deepcopy(image)}) == 1 and len(repr(image)) < 200
+    assert image != LoadedImage("a.png", photo, "1" * 64, ())
+
+
 def test_overrides_lie_over_a_preset_at_hand_too(segmenter, photo) -> None:
     preset = load_preset("dense", ["points_per_side=6"])
     assert (
@@ -214,8 +239,12 @@ def test_under_the_callers_autocast(photo) -> None:
     ],
 )
 def test_other_arrays_are_refused(segmenter, array) -> None:
-    with pytest.raises(InputError, match="H×W×3 uint8"):
+    with pytest.raises(InputError, match="H×W×3 uint8") as caught:
         segmenter(array)
+    taken = array.dtype == np.uint8 and array.size
+    assert ("PIL.Image.fromarray(array)" in str(caught.value)) == bool(taken)
+    if taken:
+        assert segmenter(Image.fromarray(array)).size == array.shape[:2]
 
 
 def test_read_only_and_strided_arrays(segmenter, photo) -> None:

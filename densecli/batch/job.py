@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from densecli.errors import UsageError
-from densecli.remote.staging import output_url, staging_folder
+from densecli.remote.staging import local_folder, output_url, staging_folder
 from densecli.sinks import CANDIDATES, WriteOptions, parse_kinds
+from densecli.wording import shown_name
 
 ENGINES = ("local", "ray")
 
@@ -68,11 +69,12 @@ class BatchJob:
         if isinstance(self.inputs, (str, os.PathLike)):
             raise UsageError(f"inputs {self.inputs!r}: give a list, of one if there is one")
         object.__setattr__(self, "inputs", [os.fspath(given) for given in self.inputs])
-        object.__setattr__(self, "output_dir", Path(self.output_dir))
+        folder = os.fspath(self.output_dir)
+        if output_url(folder) is not None:
+            raise UsageError(f"--output-dir {shown_name(folder)}: is a URL; give it as output_url")
+        object.__setattr__(self, "output_dir", local_folder(folder))
         kinds = self.kinds if isinstance(self.kinds, str) else ",".join(self.kinds)
         object.__setattr__(self, "kinds", parse_kinds(kinds))
-        if output_url(str(self.output_dir)) is not None:
-            raise UsageError(f"--output-dir {self.output_dir}: is a URL; give it as output_url")
         if self.output_url is not None and self.output_dir != staging_folder(self.output_url, self.shard):
             raise UsageError(f"output_dir {self.output_dir}: for {self.output_url}, give staging_folder(URL, shard)")
         if self.engine not in ENGINES:

@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 
 import torch
 
+from densecli.engine.threads import use_threads_that_are_there
+
 T = TypeVar("T")
 
 
@@ -45,8 +47,10 @@ _DTYPE = Switch(torch.get_default_dtype, torch.set_default_dtype, torch.float32)
 def own_defaults() -> Iterator[None]:
     """Tensors of which nothing is said are float32 on the CPU, as where the host program set nothing.
 
-    Other threads see the type too, meanwhile; the device is this thread's.
+    Other threads see the type too, meanwhile; the device is this thread's. Loads and runs begin here, so threads that
+    a fork has lost are seen to, too.
     """
+    use_threads_that_are_there()
     # As a mode it would cost a call of Python for every operator.
     elsewhere = torch.get_default_device().type != "cpu"
     with _DTYPE.on(), torch.device("cpu") if elsewhere else nullcontext():

@@ -1,4 +1,7 @@
-"""Work on all threads: compiled loops, which let go of the GIL, and small products of matrices side by side."""
+"""Work on all threads: compiled loops, which let go of the GIL, and small products of matrices side by side.
+
+And what becomes of them where the process forks.
+"""
 
 from __future__ import annotations
 
@@ -69,13 +72,34 @@ def _single_threads(n: int) -> Executor:
     return pool
 
 
-def _forget_pools() -> None:
+_used = False
+"""Whether torch may have started threads of its own in this process."""
+_lost = False
+"""Whether it did so in a process that this one is a fork of."""
+
+
+def use_threads_that_are_there() -> None:
+    """To be called before torch works: in a fork of a process where it worked, it keeps to the calling thread.
+
+    OpenMP would wait there for ever for threads that only the parent has. Stays so for this thread and those to come,
+    as in DataLoader's workers.
+    """
+    global _used
+    _used = True
+    if _lost and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+
+
+def _forget_threads() -> None:
+    """A forked child has the pools, and none of their threads."""
+    global _lost
     _worker_threads.cache_clear()
     _single_threads.cache_clear()
+    _lost = _lost or _used
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pools)  # a forked child has the pools, and none of their threads
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 def without_gradients(work: Callable[..., A]) -> Callable[..., A]:

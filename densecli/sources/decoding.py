@@ -8,7 +8,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -41,7 +41,7 @@ class LoadedImage:
 
     name: str
     """The source as the user gave it; `-` for stdin."""
-    pixels: np.ndarray
+    pixels: np.ndarray = field(repr=False, compare=False)  # sha256 tells them apart
     """H×W×3 uint8 RGB, C-contiguous and writable, upright (EXIF orientation applied)."""
     sha256: str
     """Hex digest of the file's bytes; of the pixels where there is no file (frames, arrays, pictures of Pillow)."""

@@ -428,10 +428,12 @@ def test_options_are_checked() -> None:
         ({"kinds": []}, "no kind named"),
         ({"watch": True, "shard": (1, 2)}, "--watch and --shard"),
         ({"output_dir": Path("s3://bucket/out")}, "--output-dir s3:/bucket/out"),
+        ({"output_dir": "s3://bucket/out"}, "--output-dir s3://bucket/out: is a URL; give it as output_url"),
         ({"output_url": "s3://bucket/out"}, r"give staging_folder\(URL, shard\)"),
     ):
         with pytest.raises(UsageError, match=said):
             BatchJob(**{"inputs": ["x"], "output_dir": Path("out"), **changes})
+    assert BatchJob(["x"], Path("/a b").as_uri()).output_dir == Path("/a b")  # type: ignore[arg-type]
 
 
 def test_a_preset_named_in_another_way_has_the_same_fingerprint(frames: Path) -> None:
