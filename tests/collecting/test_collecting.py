@@ -490,6 +490,23 @@ def test_a_huge_folder_is_never_held() -> None:
     assert peak < 3_000_000  # the names alone would be 6 MB, with their keys 15
 
 
+def test_files_are_opened_only_where_their_name_may_be_an_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk far away, to open each of a million files takes longer than all else."""
+    files("p/a.png", "p/b.jpg", "p/c/d.png", "p/desk_overlay.png")
+    Path("list.txt").write_text("p/a.png\np/b.jpg\np/desk_overlay.png\n")
+    opened: list[str] = []
+    real = open
+
+    def noted(file: str, *given: object, **more: object) -> object:
+        opened.append(str(file))
+        return real(file, *given, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("builtins.open", noted)
+    assert len(items("p", recursive=True)) == 4 and len(items("list.txt")) == 3
+    of_pictures = [name for name in opened if name.endswith((".png", ".jpg"))]
+    assert set(of_pictures) == {"p/desk_overlay.png"}
+
+
 def test_a_video_that_a_library_fails_on_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """As PyAV 14 did, which lacks an attribute."""
     files("p/a.png", "p/c.png")
