@@ -187,29 +187,26 @@ class Collection:
             elif entry.is_video:
                 found = self._frames(entry, running)
             else:
-                stem = safe_folders(entry.stem)
-                item = Item(entry.name, stem, entry.size, entry.mtime_ns, None, entry.path, next(running))
-                found = iter([item])
+                stem, index = safe_folders(entry.stem), next(running)
+                mine = self._is_mine(stem)
+                found = iter([Item(entry.name, stem, *entry.facts, None, entry.path, index)] if mine else [])
             for item_or_problem in found:
                 if isinstance(item_or_problem, Mended):
                     self._told.discard(item_or_problem.name)
                 elif isinstance(item_or_problem, Problem) and self._poll_seconds is not None:
                     self._told.add(item_or_problem.name)
-                if isinstance(item_or_problem, Mended) or self._is_mine(item_or_problem):
+                if isinstance(item_or_problem, Mended) or self._is_mine(_place_of(item_or_problem)):
                     yield item_or_problem
                 elif isinstance(item_or_problem, Item):
                     item_or_problem.discard()
                 if self._stopped.is_set():
                     return
 
-    def _is_mine(self, found: Item | Problem) -> bool:
+    def _is_mine(self, place: str) -> bool:
         if self._shard is None:
             return True
-        # By name rather than by number: a file that comes or goes while the shards start must not move the others.
-        # Not by the path, which may differ between machines.
-        text = found.stem if isinstance(found, Item) else os.path.basename(found.name)
         part, parts = self._shard
-        return zlib.crc32(text.encode("utf-8", "surrogatepass")) % parts == part - 1
+        return zlib.crc32(place.encode("utf-8", "surrogatepass")) % parts == part - 1
 
     def _frames(self, entry: Entry, running: Iterator[int]) -> Iterator[Item | Problem | Mended]:
         if entry.name in self._told:
@@ -219,8 +216,7 @@ class Collection:
                 yield Item(
                     f"{entry.name}#{frame.number}",
                     safe_folders(f"{entry.stem}/{frame_name(frame.number)}"),
-                    entry.size,
-                    entry.mtime_ns,
+                    *entry.facts,
                     frame.number,
                     entry.path,
                     next(running),
@@ -256,7 +252,7 @@ class Collection:
                     key, state = hash(entry.name), hash(str(entry.error))
                     troubled.add(entry.name)
                 else:
-                    key, state = hash(entry.path), hash((entry.size, entry.mtime_ns))
+                    key, state = hash(entry.path), hash(entry.facts)
                 if done.get(key) == state:
                     continue
                 standing[key] = state
@@ -271,6 +267,13 @@ class Collection:
             pending = standing
             self._skipped.counts = skipped.counts
             self._stopped.wait(poll_seconds)
+
+
+def _place_of(found: Item | Problem) -> str:
+    """What tells whose it is, of all shards."""
+    # By name rather than by number: a file that comes or goes while the shards start must not move the others.
+    # Not by the path, which may differ between machines.
+    return found.stem if isinstance(found, Item) else os.path.basename(found.name)
 
 
 def _if_fresh(output_dir: Path | str) -> str | None:

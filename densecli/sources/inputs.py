@@ -57,8 +57,7 @@ class Inputs:
         if local is not None and is_own_file(*os.path.split(local)):
             self._skipped.counts["densecli output"] += 1
             return
-        facts = facts_of(local) if local is not None else (None, None)
-        yield Entry(given, given, stem, *facts, names_video(given))
+        yield Entry(given, given, stem, names_video(given), lambda: (None, None) if local is None else facts_of(local))
 
     def _patterns(self, patterns: Sequence[str], prefix: str) -> Iterator[Entry | Trouble]:
         """What several patterns of one folder find, named as what lies in one folder."""

@@ -25,6 +25,7 @@ from densecli.errors import InputError, UsageError
 from densecli.sinks.images import save_png
 from densecli.sources import collecting, natural_key
 from densecli.sources.collecting import Collection, Item, Problem
+from densecli.sources.folders import facts_of
 from densecli.sources.names import collision_key
 from densecli.sources.sorting import sorted_names
 from tests.collecting.conftest import NAME, SUFFIX, files, items, problems, stems
@@ -420,6 +421,19 @@ def test_shards_part_the_inputs_whatever_comes_and_goes() -> None:
     files("p/new.png")
     again = items("p", shard=(2, 3))
     assert {i.name for i in again} - {"p/new.png"} == {i.name for i in shards[1]} - {"p/0.png"}
+
+
+@pytest.mark.parametrize("given", ["p", "list.txt"])
+def test_a_shard_asks_for_the_facts_of_its_own_files_only(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand shards would else ask a thousand times for those of each file."""
+    files(*(f"p/{number}.png" for number in range(60)))
+    Path("list.txt").write_text("".join(f"p/{number}.png\n" for number in range(60)))
+    asked: list[str] = []
+    for module in ("folders", "inputs"):
+        monkeypatch.setattr(f"densecli.sources.{module}.facts_of", lambda path: (asked.append(path), facts_of(path))[1])
+    mine = items(given, shard=(2, 3))
+    assert [item.source for item in mine] == asked and len(mine) < 40
+    assert all(item.size == Path(item.source).stat().st_size for item in mine)
 
 
 def test_watching_gives_files_once_they_stand_still() -> None:
