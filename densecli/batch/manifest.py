@@ -79,8 +79,8 @@ class Manifest:
             self._file.close()
             self._file = None
 
-    def append(self, entry: dict[str, Any]) -> None:
-        """Add one line; it is on the disk when this returns, or not in the file at all."""
+    def append(self, entry: dict[str, Any]) -> tuple[int, int]:
+        """Add one line; it is on the disk when this returns, or not in the file at all. Returns where, for `line`."""
         if self._file is None:
             self._open()
         assert self._file is not None
@@ -96,6 +96,14 @@ class Manifest:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._file.fileno(), before)
                 raise
+        return before, len(line)
+
+    def line(self, place: int, length: int) -> dict[str, Any] | None:
+        """A line that was appended; None where the file is gone. From any thread. place, length: in bytes."""
+        with contextlib.suppress(OSError), open(self.path, "rb") as file:
+            file.seek(place)
+            return _parsed(file.read(length))
+        return None
 
     def _is_own(self) -> bool:
         """Whether its first line is densecli's, as far as it goes: a run may have been killed in it."""

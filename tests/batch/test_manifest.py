@@ -42,6 +42,14 @@ def test_any_name_is_one_line_of_utf8_and_comes_back(name: str) -> None:
     assert "\n" not in text and json.loads(text.encode("utf-8"))["stem"] == name
 
 
+def test_a_line_is_found_again_by_its_place(tmp_path: Path) -> None:
+    with Manifest(manifest_path(tmp_path)) as manifest:
+        entries = [{"schema": SCHEMA, "input": name, "stem": "ä\udcff" * count} for count, name in enumerate("abc")]
+        places = [manifest.append(entry) for entry in entries]
+        assert [manifest.line(*place) for place in places] == entries
+        assert manifest.append(entries[0]) != places[0]  # lines go on behind what was read
+
+
 def test_nothing_is_made_for_nothing(tmp_path: Path) -> None:
     write(tmp_path / "manifest.jsonl")
     assert list(tmp_path.iterdir()) == []
