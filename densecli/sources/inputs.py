@@ -190,7 +190,8 @@ def _is_tree(path: str) -> bool:
     if _is_pattern(path):
         return True
     # To ask of every image of a list would take long where the disk is far away; and of a bucket in any case.
-    if is_image(path) or is_video(path):
+    name = file_name(path)
+    if is_image(name) or is_video(name):
         return False
     if (local := local_path(path)) is not None:
         return os.path.isdir(local)
