@@ -467,6 +467,24 @@ def test_watching_gives_files_once_they_stand_still() -> None:
     assert not thread.is_alive() and names[2] == "p/growing.png"
 
 
+def test_watching_a_large_folder_leaves_most_of_the_time_to_the_run() -> None:
+    files(*(f"p/{number}.png" for number in range(200)))
+    collection = Collection(["p"], output_dir="out", poll_seconds=1e-6)
+    pauses: list[float] = []
+
+    class Noted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout or 0)
+            if len(pauses) == 2:
+                self.set()
+            return super().wait(timeout)
+
+    collection._stopped = Noted()
+    assert len(list(collection)) == 200
+    # The files that were there from the start do not wait for it. One takes more than a quarter of a microsecond.
+    assert pauses[0] == 1e-6 and pauses[1] > 200 * 1e-6
+
+
 def test_watching_stdin_is_refused() -> None:
     with pytest.raises(UsageError, match="stdin"):
         Collection(["-"], output_dir="out", poll_seconds=2.0)
