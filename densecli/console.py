@@ -65,7 +65,8 @@ class Console:
         """Something worth knowing."""
         if self.quiet or (once and text in self._said):
             return
-        self._said.add(text)
+        if once:
+            self._said.add(text)
         self._err(text)
 
     def warning(self, text: str) -> None:

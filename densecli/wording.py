@@ -69,6 +69,8 @@ def short_reason_of(error: object) -> str:
 
 
 def _printable(text: str) -> str:
+    if text.isprintable():  # nearly all are, and there is one for each output
+        return text
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )

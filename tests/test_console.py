@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,19 @@ def test_quiet_leaves_results_and_errors(capsys: pytest.CaptureFixture[str], mon
     with Console(quiet=True) as console:
         console.progress("a.png", 1, 2, "point")
     assert terminal.getvalue() == ""
+
+
+def test_what_was_said_is_not_kept() -> None:
+    """With -v there are several notices an image."""
+    with Console() as console:
+        tracemalloc.start()
+        try:
+            for number in range(2_000):
+                console.notice(f"{'x' * 500} {number}")
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert kept < 100_000
 
 
 def test_notices_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,16 +15,17 @@ import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from densecli.errors import EXIT_ENVIRONMENT, EXIT_NOTHING_SUCCEEDED, DensecliError, EnvironmentProblem, InputError
 from densecli.sources import IMAGE_SUFFIXES, LoadedImage, natural_key, output_names, output_stem, read_image
+from densecli.sources.names import collision_key, stem_and_suffix
 
 Image.init()  # so that Image.SAVE lists every format
 
@@ -683,6 +684,21 @@ def test_output_names_do_not_depend_on_the_order(inputs: list[str]) -> None:
         "cup.png": "cup.png",
         "cup.jpg": "cup.jpg",
     }
+
+
+@given(st.text(st.characters(exclude_characters="/\\:\0"), max_size=9) | st.text("aB.", min_size=1, max_size=9))
+@example("desk.")
+@example("a.tar.gz")
+def test_stem_and_suffix_are_those_of_pathlib(name: str) -> None:
+    assume(name != "." and not (name.endswith(".") and sys.version_info >= (3, 14)))  # whose suffix was none before
+    assume(not name.startswith(".."))
+    assert stem_and_suffix(name) == (PurePosixPath(name).stem, PurePosixPath(name).suffix)
+
+
+@given(st.text(max_size=9) | st.text("aÄß.", max_size=9))
+def test_names_that_meet_on_a_file_system_have_one_key(name: str) -> None:
+    folded = unicodedata.normalize("NFC", name).casefold()
+    assert collision_key(name) == unicodedata.normalize("NFC", folded)
 
 
 def test_natural_order() -> None:

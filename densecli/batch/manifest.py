@@ -13,10 +13,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from array import array
 from collections.abc import Callable, Container, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from densecli.errors import OutputError
 from densecli.files import explained
@@ -25,6 +28,8 @@ from densecli.sources.own_outputs import is_manifest_name
 from densecli.wording import shown_name
 
 SCHEMA = "densecli/manifest/1"
+_NO_INPUT = 0
+"""In place of an input's key, where a line has none."""
 
 
 def manifest_path(output_dir: Path, shard: tuple[int, int] | None = None) -> Path:
@@ -79,8 +84,8 @@ class Manifest:
             self._file.close()
             self._file = None
 
-    def append(self, entry: dict[str, Any]) -> None:
-        """Add one line; it is on the disk when this returns, or not in the file at all."""
+    def append(self, entry: dict[str, Any]) -> tuple[int, int]:
+        """Add one line; it is on the disk when this returns, or not in the file at all. Returns where, for `line`."""
         if self._file is None:
             self._open()
         assert self._file is not None
@@ -96,6 +101,14 @@ class Manifest:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._file.fileno(), before)
                 raise
+        return before, len(line)
+
+    def line(self, place: int, length: int) -> dict[str, Any] | None:
+        """A line that was appended; None where the file is gone. From any thread. place, length: in bytes."""
+        with contextlib.suppress(OSError), open(self.path, "rb") as file:
+            file.seek(place)
+            return _parsed(file.read(length))
+        return None
 
     def _is_own(self) -> bool:
         """Whether its first line is densecli's, as far as it goes: a run may have been killed in it."""
@@ -153,15 +166,13 @@ def _digest(text: str) -> int:
 class Record:
     """What all manifests of a folder say, the latest line per output name; lines stay on disk. Not thread-safe.
 
-    Some 250 bytes of memory a line. Lines that are no JSON object of this schema are passed over.
+    Some 50 bytes of memory a line. Lines that are no JSON object of this schema are passed over.
     """
 
     def __init__(self, output_dir: Path) -> None:
         self._files: list[BinaryIO] = []
-        self._latest: dict[int, tuple[float, int, int, int]] = {}
-        """By key: when it ended, number of the file, place of the line in it, its length."""
-        self._name_of: dict[int, tuple[float, int]] = {}
-        """By input: when it ended last, and the key of its output name then."""
+        keys, sources, finished = array("Q"), array("Q"), array("d")
+        numbers, offsets, lengths = array("I"), array("Q"), array("I")
         for path in manifest_paths(output_dir):
             try:
                 self._files.append(path.open("rb"))
@@ -171,13 +182,19 @@ class Record:
                     "--output-dir"
                 ) from error
             for offset, length, entry in _entries(self._files[-1]):
-                key, finished = _key(entry), float(entry.get("finished") or 0)
-                if key not in self._latest or finished >= self._latest[key][0]:
-                    self._latest[key] = (finished, len(self._files) - 1, offset, length)
-                if (source := _input_key(entry)) is not None and (
-                    source not in self._name_of or finished >= self._name_of[source][0]
-                ):
-                    self._name_of[source] = (finished, key)
+                keys.append(_key(entry))
+                sources.append(_input_key(entry) or _NO_INPUT)
+                finished.append(float(entry.get("finished") or 0))
+                numbers.append(len(self._files) - 1)
+                offsets.append(offset)
+                lengths.append(length)
+        self._keys, latest = _last_of_each(keys, finished)
+        """In order. What follows is of the line of each that ended last: its input, file, place and length."""
+        self._source_of, self._file_of = np.array(sources)[latest], np.array(numbers)[latest]
+        self._offsets, self._lengths = np.array(offsets)[latest], np.array(lengths)[latest]
+        self._sources, named = _last_of_each(sources, finished)
+        self._name_of = np.array(keys)[named]
+        """Key of the output name that each input, in order, had last."""
 
     def __enter__(self) -> Record:
         return self
@@ -188,44 +205,53 @@ class Record:
 
     def of(self, stem: str) -> dict[str, Any] | None:
         """The latest line about an output name."""
-        found = self._latest.get(key_of(stem))
-        if found is None:
+        key = np.uint64(key_of(stem))
+        place = int(np.searchsorted(self._keys, key))
+        if place == len(self._keys) or self._keys[place] != key:
             return None
-        _, number, offset, length = found
-        file = self._files[number]
-        file.seek(offset)
-        entry = _parsed(file.read(length))
+        entry = self._entry(place)
         return entry if entry is not None and entry.get("stem") == stem else None
 
     def entries(self, *, renamed: Container[int] = ()) -> Iterator[dict[str, Any]]:
         """The latest line of each output name, in the order in which they ended; not those of `renamed`."""
-        return (entry for entry in self._named() if _key(entry) not in renamed)
+        return (entry for key, entry in self._named() if key not in renamed)
 
     def renamed(self, met: Container[int]) -> set[int]:
         """Keys of output names of inputs whose outputs are called otherwise since, as more inputs came beside them.
 
         met: keys of the output names of this run; an input may have two there, from two lists.
         """
-        return {_key(entry) for entry in self._named() if self._is_renamed(entry) and _key(entry) not in met}
+        now = self._name_of[np.searchsorted(self._sources, self._source_of)]
+        renamed = self._keys[(now != self._keys) & (self._source_of != _NO_INPUT)]
+        return {key for key in renamed.tolist() if key not in met}
 
     def outdated(self, is_outdated: Callable[[str, dict[str, Any]], bool]) -> set[int]:
         """Keys of output names of frames of videos that were replaced since, by a video's output name and the line."""
-        frames = (entry for entry in self._named() if entry.get("frame") is not None)
-        return {_key(entry) for entry in frames if is_outdated(str(entry.get("stem")).rpartition("/")[0], entry)}
+        frames = ((key, entry) for key, entry in self._named() if entry.get("frame") is not None)
+        return {key for key, entry in frames if is_outdated(str(entry.get("stem")).rpartition("/")[0], entry)}
 
     def of_keys(self, keys: Container[int]) -> Iterator[dict[str, Any]]:
         """The latest lines of some output names."""
-        return (entry for entry in self._named() if _key(entry) in keys)
+        return (entry for key, entry in self._named() if key in keys)
 
-    def _named(self) -> Iterator[dict[str, Any]]:
-        for number, file in enumerate(self._files):
-            for offset, _, entry in _entries(file):
-                if self._latest.get(_key(entry), (0, -1, -1, 0))[1:3] == (number, offset):
-                    yield entry
+    def _named(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for place in np.lexsort((self._offsets, self._file_of)):
+            if (entry := self._entry(place)) is not None:
+                yield int(self._keys[place]), entry
 
-    def _is_renamed(self, entry: dict[str, Any]) -> bool:
-        source, key = _input_key(entry), _key(entry)
-        return source is not None and self._name_of.get(source, (0, key))[1] != key
+    def _entry(self, place: int) -> dict[str, Any] | None:
+        file = self._files[self._file_of[place]]
+        file.seek(int(self._offsets[place]))
+        return _parsed(file.read(int(self._lengths[place])))
+
+
+def _last_of_each(keys: array[int], finished: array[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Each key once, in order, and which of its lines ended last: of several at once, the last one."""
+    order = np.lexsort((np.array(finished), np.array(keys)))
+    ordered = np.array(keys)[order]
+    last = np.ones(len(ordered), bool)
+    last[:-1] = ordered[1:] != ordered[:-1]
+    return ordered[last], order[last]
 
 
 def _entries(file: BinaryIO) -> Iterator[tuple[int, int, dict[str, Any]]]:

@@ -16,7 +16,7 @@ from densecli.batch import finishing, lock, messages
 from densecli.batch.destination import Destination, destination_of
 from densecli.batch.interruption import Interruption
 from densecli.batch.job import BatchJob
-from densecli.batch.manifest import SCHEMA, Manifest, Record, manifest_path, manifest_paths, to_line
+from densecli.batch.manifest import SCHEMA, Manifest, Record, key_of, manifest_path, manifest_paths, to_line
 from densecli.batch.outcome import Outcome
 from densecli.batch.outputs import is_complete, relative, same_masks, source_of
 from densecli.batch.pipeline import Complete, Done, Failed, Note, Pipeline, Plan
@@ -136,8 +136,9 @@ class _Run:
         """Output names of inputs on their way that an earlier run has tried or done otherwise."""
         self.as_before: dict[str, dict[str, Any]] = {}
         """Lines by output name of inputs on their way that get the same masks again, for other kinds to be saved."""
-        self.done_since: dict[str, dict[str, Any]] = {}
-        """Lines of this run by output name, where files are looked at again and again and may change more than once."""
+        self.done_since: dict[int, tuple[int, int]] = {}
+        """Where in the manifest lines of this run are, by the key of their output name: where files are looked at again
+        and again, they may change more than once."""
         self.failing: set[str] = set()
         """Inputs that failed, of the same."""
         self.began = time.time()
@@ -151,7 +152,7 @@ class _Run:
         with Record(job.output_dir) as record, Manifest(path, self.place.shown(path)) as manifest:
             plan = Plan(
                 self._outputs,
-                lambda item, outputs: self._earlier(record, item, outputs),
+                lambda item, outputs: self._earlier(record, manifest, item, outputs),
                 self._reused,
                 job.write_options,
                 self.spanning.written,
@@ -191,8 +192,11 @@ class _Run:
     def _outputs(self, item: Item) -> dict[str, Path]:
         return outputs_of(item.stem, self.job.output_dir, self.kinds)
 
-    def _earlier(self, record: Record, item: Item, outputs: dict[str, Path]) -> dict[str, Any] | None:
-        entry = self.done_since.get(item.stem) or record.of(item.stem)
+    def _earlier(
+        self, record: Record, manifest: Manifest, item: Item, outputs: dict[str, Path]
+    ) -> dict[str, Any] | None:
+        since = self.done_since.get(key_of(item.stem)) if self.job.watch else None
+        entry = record.of(item.stem) if since is None else manifest.line(*since)
         if (
             not self.job.overwrite
             and is_complete(entry, item, outputs, self.place, self.settings, self.job.write_options.alpha)
@@ -238,9 +242,9 @@ class _Run:
                         self.messages.complete(item, entry)
             elif isinstance(event, Done):
                 line = self._done_entry(event)
-                manifest.append(line)
+                place = manifest.append(line)
                 if self.job.watch:
-                    self.done_since[event.item.stem] = line
+                    self.done_since[key_of(event.item.stem)] = place
                 self.outcome.done += 1
                 self._mended(event.item.name, progress)
                 self.spanning.ended(event.item, self.console)

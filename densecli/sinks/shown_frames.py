@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import accumulate
+
+import numpy as np
 
 _DEFAULT_FPS = 25.0
 _LONGEST_GAP = 60.0
@@ -60,10 +62,11 @@ class ShownFrames:
         self.numbers.append(frame.number)
         self.seconds.append(math.nan if frame.seconds is None else frame.seconds)
 
-    def in_order(self) -> dict[int, float]:
-        """The time of each frame, by its number."""
-        known = dict(zip(self.numbers, self.seconds, strict=True))
-        return {number: known[number] for number in sorted(known)}
+    def in_order(self) -> Iterator[tuple[int, float]]:
+        """Number and time of each frame, as it was told of last."""
+        numbers, seconds = np.array(self.numbers)[::-1], np.array(self.seconds)[::-1]
+        _, last = np.unique(numbers, return_index=True)
+        return ((int(numbers[place]), float(seconds[place])) for place in last)
 
     def timing(self, seconds: Sequence[float]) -> Timing:
         """When frames of these times are to be shown: at the video's rate, unless their times are known and uneven."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from array import array
+from collections.abc import Iterable
 from pathlib import Path
 
 from densecli.errors import OutputError
@@ -59,33 +61,37 @@ class OverlayVideos:
     def _finish(self, stem: str, video: ShownFrames) -> bool:
         """Whether there is a video."""
         path = self._path(stem)
-        frames: list[Path] = []
-        times: list[float] = []
+        numbers, times = array("I"), array("d")  # a day has two million, whose paths would take a gigabyte
         newest = 0
-        for number, seconds in video.in_order().items():
-            picture = beside(self._place.folder / stem / frame_name(number), "overlay")
-            if (facts := self._place.found(picture)) is not None:
-                frames.append(picture)
+        for number, seconds in video.in_order():
+            if (facts := self._place.found(self._picture(stem, number))) is not None:
+                numbers.append(number)
                 times.append(seconds)
                 newest = max(newest, facts[1] or 0)
-        if not frames:
+        if not numbers:
             return False
         self.refuse_foreign(stem)
         timing = video.timing(times)
-        mark = video_mark(_digest([picture.name for picture in frames], timing))
+        mark = video_mark(_digest((self._picture(stem, number).name for number in numbers), timing))
         made = self._place.found(path)
         # A run may take others than the last one did.
         if made is None or (made[1] or 0) <= newest or not self._place.tail(path, TAIL_BYTES).endswith(mark):
-            write(frames, path, timing, self._place, mark)
+            write((self._picture(stem, number) for number in numbers), path, timing, self._place, mark)
             self._place.send([path])
         return True
+
+    def _picture(self, stem: str, number: int) -> Path:
+        return beside(self._place.folder / stem / frame_name(number), "overlay")
 
     def _path(self, stem: str) -> Path:
         return self._place.folder / (stem + OVERLAY_VIDEO)
 
 
-def _digest(names: list[str], timing: Timing) -> str:
-    """16 hex digits, of what a video is made of."""
+def _digest(names: Iterable[str], timing: Timing) -> str:
+    """16 hex digits, of what a video is made of: of its pictures' names and their times as JSON."""
+    digest = hashlib.sha256(b"[[")
+    for place, name in enumerate(names):
+        digest.update((", " * (place > 0) + json.dumps(name)).encode())
     seconds = timing.seconds and [round(second, 3) for second in timing.seconds]
-    made_of = [names, round(timing.fps, 6), seconds, str(timing.pixel_aspect)]
-    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+    digest.update(("], " + json.dumps([round(timing.fps, 6), seconds, str(timing.pixel_aspect)])[1:]).encode())
+    return digest.hexdigest()[:16]

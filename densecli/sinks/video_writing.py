@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ _TICK = Fraction(1, 60_000)
 """In seconds; MPEG-4 has none much shorter."""
 
 
-def write(frames: list[Path], path: Path, timing: Timing, place: Place, mark: bytes | None = None) -> None:
+def write(frames: Iterable[Path], path: Path, timing: Timing, place: Place, mark: bytes | None = None) -> None:
     """Write pictures of (mostly) one size as H.264, or MPEG-4 where there is no encoder for it. Raises OutputError.
 
     mark: what the file says of itself at its end, of `video_mark`.
@@ -102,12 +103,17 @@ def _write_opencv(pictures: Iterator[np.ndarray], temporary: Path, fps: float, p
             writer.release()
 
 
-def _pictures(frames: list[Path], place: Place) -> Iterator[np.ndarray]:
+def _brought(frames: Iterable[Path], place: Place) -> Iterator[Path]:
+    coming = iter(frames)
+    while some := list(islice(coming, _AHEAD)):
+        place.bring_all(some)
+        yield from some
+
+
+def _pictures(frames: Iterable[Path], place: Place) -> Iterator[np.ndarray]:
     """Each picture, H×W×3 uint8 RGB, all of the size of the first one, made even: the encoders want that."""
     size: tuple[int, int] | None = None
-    for number, frame in enumerate(frames):
-        if number % _AHEAD == 0:
-            place.bring_all(frames[number : number + _AHEAD])
+    for frame in _brought(frames, place):
         try:
             with Image.open(frame) as image:
                 picture = image.convert("RGB")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from densecli.wording import reason_of, shown_name
 
 _MANY = 20
 """Inputs that are not there, from which on a run tells of each and keeps record."""
+_PAUSE_FOR_LOOK = 4
+"""Pauses between two looks are so many times as long as a look keeps a core busy: seconds, where 100,000 files lie."""
 
 
 def _takes_long(given: str) -> bool:
@@ -171,29 +174,26 @@ class Collection:
             elif entry.is_video:
                 found = self._frames(entry, running)
             else:
-                stem = safe_folders(entry.stem)
-                item = Item(entry.name, stem, entry.size, entry.mtime_ns, None, entry.path, next(running))
-                found = iter([item])
+                stem, index = safe_folders(entry.stem), next(running)
+                mine = self._is_mine(stem)
+                found = iter([Item(entry.name, stem, *entry.facts, None, entry.path, index)] if mine else [])
             for item_or_problem in found:
                 if isinstance(item_or_problem, Mended):
                     self._told.discard(item_or_problem.name)
                 elif isinstance(item_or_problem, Problem) and self._poll_seconds is not None:
                     self._told.add(item_or_problem.name)
-                if isinstance(item_or_problem, Mended) or self._is_mine(item_or_problem):
+                if isinstance(item_or_problem, Mended) or self._is_mine(_place_of(item_or_problem)):
                     yield item_or_problem
                 elif isinstance(item_or_problem, Item):
                     item_or_problem.discard()
                 if self._stopped.is_set():
                     return
 
-    def _is_mine(self, found: Item | Problem) -> bool:
+    def _is_mine(self, place: str) -> bool:
         if self._shard is None:
             return True
-        # By name rather than by number: a file that comes or goes while the shards start must not move the others.
-        # Not by the path, which may differ between machines.
-        text = found.stem if isinstance(found, Item) else os.path.basename(found.name)
         part, parts = self._shard
-        return zlib.crc32(text.encode("utf-8", "surrogatepass")) % parts == part - 1
+        return zlib.crc32(place.encode("utf-8", "surrogatepass")) % parts == part - 1
 
     def _frames(self, entry: Entry, running: Iterator[int]) -> Iterator[Item | Problem | Mended]:
         if entry.name in self._told:
@@ -203,8 +203,7 @@ class Collection:
                 yield Item(
                     f"{entry.name}#{frame.number}",
                     safe_folders(f"{entry.stem}/{frame_name(frame.number)}"),
-                    entry.size,
-                    entry.mtime_ns,
+                    *entry.facts,
                     frame.number,
                     entry.path,
                     next(running),
@@ -230,6 +229,7 @@ class Collection:
         done: dict[int, int] = {}
         pending: dict[int, int] = {}
         while not self._stopped.is_set():
+            began = time.thread_time()
             skipped = Skipped(fresh_output=self._fresh_output)
             standing: dict[int, int] = {}
             troubled: set[str] = set()
@@ -240,7 +240,7 @@ class Collection:
                     key, state = hash(entry.name), hash(str(entry.error))
                     troubled.add(entry.name)
                 else:
-                    key, state = hash(entry.path), hash((entry.size, entry.mtime_ns))
+                    key, state = hash(entry.path), hash(entry.facts)
                 if done.get(key) == state:
                     continue
                 standing[key] = state
@@ -254,7 +254,16 @@ class Collection:
                 yield Mended(name)
             pending = standing
             self._skipped.counts = skipped.counts
-            self._stopped.wait(poll_seconds)
+            # The engine has the other cores, but there is one lock on Python's code. (At first it waits for files.)
+            rest = _PAUSE_FOR_LOOK * (time.thread_time() - began) if done else 0.0
+            self._stopped.wait(max(poll_seconds, rest))
+
+
+def _place_of(found: Item | Problem) -> str:
+    """What tells whose it is, of all shards."""
+    # By name rather than by number: a file that comes or goes while the shards start must not move the others.
+    # Not by the path, which may differ between machines.
+    return found.stem if isinstance(found, Item) else os.path.basename(found.name)
 
 
 def _if_fresh(output_dir: Path | str) -> str | None:

@@ -44,7 +44,7 @@ class Inputs:
                 if more:
                     yield from self._patterns([given, *more], "" if alone else f"{name}/")
                 elif kind == "file":
-                    yield from self._file(given, name)
+                    yield from self._file(given, name, names_video(given))
                 elif kind == "list":
                     yield from self._list(given, "" if alone else f"{name}/")
                 else:
@@ -52,13 +52,12 @@ class Inputs:
             except DensecliError as error:
                 yield Trouble(given, error)
 
-    def _file(self, given: str, stem: str) -> Iterator[Entry]:
+    def _file(self, given: str, stem: str, is_video: bool) -> Iterator[Entry]:
         local = local_path(given)
         if local is not None and is_own_file(*os.path.split(local)):
             self._skipped.counts["densecli output"] += 1
             return
-        facts = facts_of(local) if local is not None else (None, None)
-        yield Entry(given, given, stem, *facts, names_video(given))
+        yield Entry(given, given, stem, is_video, lambda: (None, None) if local is None else facts_of(local))
 
     def _patterns(self, patterns: Sequence[str], prefix: str) -> Iterator[Entry | Trouble]:
         """What several patterns of one folder find, named as what lies in one folder."""
@@ -116,11 +115,12 @@ class Inputs:
         if kind == "list":
             raise InputError(f"{shown_name(path)}: is a list inside a list; give it to `densecli batch` itself")
         if kind == "file":
-            name = names.name(_of_line(listed, path))
+            file = _of_line(listed, path)
+            name = names.name(file)
             if name is None:
                 self._skipped.counts["listed twice"] += 1
             else:
-                yield from self._file(path, name)
+                yield from self._file(path, name, file.is_video)
             return
         is_crowded = bool(crowded) and place_number(_place(listed, path)) in crowded
         for found in self._listed_tree(listed, path, kind, self._skipped):
@@ -191,7 +191,8 @@ def _is_tree(path: str) -> bool:
     if _is_pattern(path):
         return True
     # To ask of every image of a list would take long where the disk is far away; and of a bucket in any case.
-    if is_image(path) or is_video(path):
+    name = file_name(path)
+    if is_image(name) or is_video(name):
         return False
     if (local := local_path(path)) is not None:
         return os.path.isdir(local)

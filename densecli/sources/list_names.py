@@ -6,12 +6,11 @@ import hashlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePath
 
 import numpy as np
 
 from densecli.output_names import FRAME_NAME
-from densecli.sources.names import collision_key
+from densecli.sources.names import collision_key, stem_and_suffix
 from densecli.sources.tree_names import lone_name, long_name
 
 
@@ -99,7 +98,7 @@ def _in_folder_of(stem: str, name: str) -> str:
 
 def stem_of(relative: str) -> str:
     """`relative` without its suffix."""
-    return _in_folder_of(relative, PurePath(relative.rpartition("/")[2]).stem)
+    return _in_folder_of(relative, stem_and_suffix(relative.rpartition("/")[2])[0])
 
 
 def place_numbers(place: str) -> Iterator[int]:

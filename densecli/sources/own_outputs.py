@@ -39,7 +39,8 @@ _VIDEO_END = re.compile(rb"(?:free(?P<mark>densecli/overlay/1 [0-9a-f]{16})|\xa9
 """Of an overlay video: the box that follows all others, which no player looks at; before that, a comment was last."""
 _CLUTTER = ("thumbs.db", "desktop.ini")
 """What systems leave in folders that they show; so do names that begin with a dot."""
-_CANDIDATES_HEAD = re.compile(rb"PK\x03\x04.{26}densecli\.json", re.DOTALL)
+_PNG_HEAD, _SUMMARY_HEAD = re.compile(re.escape(PNG_MARK)), re.compile(re.escape(_SUMMARY_MARK))
+_CANDIDATES_HEAD = re.compile(rb"\APK\x03\x04.{26}densecli\.json", re.DOTALL)
 YOLO_MARK = "# Images are links to the inputs"
 """Begins the `data.yaml` of a data set that densecli wrote."""
 REPORT_MARK = "/* densecli report "
@@ -61,7 +62,8 @@ def is_own_file(folder: str, name: str) -> bool:
 
     A picture beside its summary counts too: programs that make PNGs smaller take the mark out.
     """
-    if says_own(name, head_of(os.path.join(folder, name))):
+    mark = _mark(name)
+    if mark is not None and mark.search(head_of(os.path.join(folder, name))):  # nearly all are never opened
         return True
     if match := _PICTURE.fullmatch(name):
         return _is_summary(os.path.join(folder, match[1] + ENDINGS["json"]))
@@ -93,11 +95,17 @@ def is_own_video(tail: bytes) -> bool:
 
 def says_own(name: str, head: bytes) -> bool:
     """Whether a file's first bytes (HEAD_BYTES) say that densecli wrote it; not asked of other names than it gives."""
+    mark = _mark(name)
+    return mark is not None and mark.search(head) is not None
+
+
+def _mark(name: str) -> re.Pattern[bytes] | None:
+    """What is in the first bytes of densecli's files that are called so; None for names that it does not give."""
     if any(kind.fullmatch(name) for kind in (_PICTURE, _SHEET, MASK_NAME)):
-        return PNG_MARK in head
+        return _PNG_HEAD
     if name.endswith(ENDINGS["json"]):
-        return _SUMMARY_MARK in head
-    return name.lower().endswith(ENDINGS["candidates"]) and _CANDIDATES_HEAD.match(head) is not None
+        return _SUMMARY_HEAD
+    return _CANDIDATES_HEAD if name.lower().endswith(ENDINGS["candidates"]) else None
 
 
 def is_own_folder(folder: str, name: str, *, marked: bool = False) -> bool:

@@ -6,10 +6,16 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from pathlib import PurePath
 
 from densecli.output_names import ENDINGS, OVERLAY_VIDEO, RUN_FILES, RUN_FOLDERS
-from densecli.sources.names import IMAGE_SUFFIXES, VIDEO_SUFFIXES, collision_key, fitting, natural_part
+from densecli.sources.names import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    collision_key,
+    fitting,
+    natural_part,
+    stem_and_suffix,
+)
 
 _SUFFIXES = "|".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES))
 # `desk.jpg` of a file `desk.jpg.png` could be the long name of `desk.jpg`: such a stem is never used as a name.
@@ -31,7 +37,7 @@ def sort_key(name: str, is_folder: bool) -> tuple[object, ...]:
 
 def short_name(name: str, is_folder: bool) -> str:
     """Name without suffix; of a folder the whole name."""
-    return name if is_folder else PurePath(name).stem
+    return name if is_folder else stem_and_suffix(name)[0]
 
 
 def group_names(group: Sequence[tuple[str, bool]]) -> list[str]:
@@ -45,13 +51,13 @@ def group_names(group: Sequence[tuple[str, bool]]) -> list[str]:
         if is_folder:
             chosen = name if len(group) - files == 1 else _with_digest(name)
         else:
-            stem = PurePath(name).stem
-            twins = sum(collision_key(other) == collision_key(name) for other, _ in group)
+            stem = stem_and_suffix(name)[0]
             # The frames of a video lie in a folder of its name, which must not be another folder's.
             beside_folder = len(group) > files and is_video(name)
             if files == 1 and not beside_folder and not _is_like_a_long_name(stem):
                 chosen = stem
             else:
+                twins = sum(collision_key(other) == collision_key(name) for other, _ in group)
                 chosen = name if twins == 1 else _with_digest(name)
         result.append(fitting(chosen))
     return result
@@ -82,15 +88,16 @@ def file_name(path: str) -> str:
     path = path.partition("::")[0] if "://" in path else path
     if path.lower().startswith(("http://", "https://")):
         path = re.split("[?#]", path, maxsplit=1)[0]
-    return re.split(r"[/\\]" if os.sep == "\\" else "/", path.rstrip("/"))[-1]
+    path = path.rstrip("/")
+    return re.split(r"[/\\]", path)[-1] if os.sep == "\\" else path.rpartition("/")[2]
 
 
 def is_image(name: str) -> bool:
-    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
+    return stem_and_suffix(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def is_video(name: str) -> bool:
-    return PurePath(name).suffix.lower() in VIDEO_SUFFIXES
+    return stem_and_suffix(name)[1].lower() in VIDEO_SUFFIXES
 
 
 def _is_like_a_long_name(stem: str) -> bool:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import PurePath
 from typing import Protocol
 
 from densecli.errors import DensecliError, InputError
 from densecli.output_names import ENDINGS
-from densecli.sources.folders import Folder
+from densecli.sources.folders import Facts, Folder
 from densecli.sources.names import collision_key
 from densecli.sources.sorting import sorted_names
 from densecli.sources.tree_names import group_names, is_image, is_video, short_name, sort_key
@@ -38,9 +39,13 @@ class Entry:
     name: str
     path: str
     stem: str
-    size: int | None
-    mtime_ns: int | None
     is_video: bool
+    ask: Callable[[], Facts]
+
+    @cached_property
+    def facts(self) -> Facts:
+        """Looked up when first asked for: a shard has no use for those of most files."""
+        return self.ask()
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ def _folder(
                         skipped.counts["subfolder (-r goes into them)"] += 1
                 elif selection.takes(path):
                     file = folder.file(name)
-                    yield Entry(file, file, prefix + stem, *folder.facts(name), is_video(name))
+                    yield Entry(file, file, prefix + stem, is_video(name), partial(folder.facts, name))
     except DensecliError as error:
         yield Trouble(folder.path, error)
 

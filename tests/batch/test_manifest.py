@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from densecli.batch.manifest import SCHEMA, Manifest, Record, manifest_path, manifest_paths, to_line
+from densecli.batch.manifest import SCHEMA, Manifest, Record, key_of, manifest_path, manifest_paths, to_line
 from densecli.errors import OutputError
 
 
@@ -39,6 +41,14 @@ def test_lines_come_back(tmp_path: Path) -> None:
 def test_any_name_is_one_line_of_utf8_and_comes_back(name: str) -> None:
     text = to_line(line(name))
     assert "\n" not in text and json.loads(text.encode("utf-8"))["stem"] == name
+
+
+def test_a_line_is_found_again_by_its_place(tmp_path: Path) -> None:
+    with Manifest(manifest_path(tmp_path)) as manifest:
+        entries = [{"schema": SCHEMA, "input": name, "stem": "ä\udcff" * count} for count, name in enumerate("abc")]
+        places = [manifest.append(entry) for entry in entries]
+        assert [manifest.line(*place) for place in places] == entries
+        assert manifest.append(entries[0]) != places[0]  # lines go on behind what was read
 
 
 def test_nothing_is_made_for_nothing(tmp_path: Path) -> None:
@@ -80,6 +90,56 @@ def test_over_all_shards_the_latest_line_counts(tmp_path: Path) -> None:
     assert [path.name for path in manifest_paths(tmp_path)] == ["manifest.1-of-2.jsonl", "manifest.jsonl"]
     with Record(tmp_path) as record:
         assert {entry["stem"]: entry["masks"] for entry in record.entries()} == {"a": 1, "b": 2}
+
+
+LINES = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "c/d", None]),
+        st.sampled_from(["x", "y", None]),
+        st.integers(0, 3),
+        st.integers(0, 2),
+    )
+)
+"""Output name, source, when it ended, and the shard that says so, of each line."""
+
+
+@given(LINES)
+def test_whatever_manifests_say_the_latest_line_of_an_output_name_counts(
+    lines: list[tuple[Any, Any, int, int]],
+) -> None:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        latest: dict[str | None, dict[str, Any]] = {}
+        name_of: dict[str, tuple[int, str]] = {}
+        for shard in range(3):
+            for stem, source, finished, of in lines:
+                if of == shard:
+                    entry = line(stem, finished, source=source, masks=len(latest))
+                    write(manifest_path(folder, (shard + 1, 3)), entry)
+                    if stem not in latest or latest[stem]["finished"] <= finished:
+                        latest[stem] = entry
+                    if None not in (stem, source) and name_of.get(source, (0, ""))[0] <= finished:
+                        name_of[source] = finished, stem
+        with Record(folder) as record:
+            assert sorted(record.entries(), key=repr) == sorted(latest.values(), key=repr)
+            assert all(record.of(stem) == entry for stem, entry in latest.items() if stem is not None)
+            renamed = {stem for stem, entry in latest.items() if name_of.get(entry["source"], (0, stem))[1] != stem}
+            assert record.renamed(()) == {key_of(stem) for stem in renamed - {None}}
+
+
+def test_a_long_manifest_takes_little_memory(tmp_path: Path) -> None:
+    """Of a million images it is read at the start of each run, and by each shard."""
+    count = 20_000
+    with open(manifest_path(tmp_path), "w") as file:
+        file.writelines(to_line(line(f"img{n}", n + 0.5, source=f"/p/img{n}.png")) + "\n" for n in range(count))
+    tracemalloc.start()
+    try:
+        with Record(tmp_path) as record:
+            kept, _ = tracemalloc.get_traced_memory()
+            assert (record.of("img7") or {})["finished"] == 7.5
+    finally:
+        tracemalloc.stop()
+    assert kept / count < 100
 
 
 def test_failures_without_an_output_name_are_kept_apart(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from densecli.errors import InputError, UsageError
 from densecli.sinks.images import save_png
 from densecli.sources import collecting, natural_key
 from densecli.sources.collecting import Collection, Item, Problem
+from densecli.sources.folders import facts_of
 from densecli.sources.names import collision_key
 from densecli.sources.sorting import sorted_names
 from tests.collecting.conftest import NAME, SUFFIX, files, items, problems, stems
@@ -413,6 +414,19 @@ def test_shards_part_the_inputs_whatever_comes_and_goes() -> None:
     assert {i.name for i in again} - {"p/new.png"} == {i.name for i in shards[1]} - {"p/0.png"}
 
 
+@pytest.mark.parametrize("given", ["p", "list.txt"])
+def test_a_shard_asks_for_the_facts_of_its_own_files_only(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand shards would else ask a thousand times for those of each file."""
+    files(*(f"p/{number}.png" for number in range(60)))
+    Path("list.txt").write_text("".join(f"p/{number}.png\n" for number in range(60)))
+    asked: list[str] = []
+    for module in ("folders", "inputs"):
+        monkeypatch.setattr(f"densecli.sources.{module}.facts_of", lambda path: (asked.append(path), facts_of(path))[1])
+    mine = items(given, shard=(2, 3))
+    assert [item.source for item in mine] == asked and len(mine) < 40
+    assert all(item.size == Path(item.source).stat().st_size for item in mine)
+
+
 def test_watching_gives_files_once_they_stand_still() -> None:
     files("p/a.png")
     collection = Collection(["p"], output_dir="out", poll_seconds=0.05)
@@ -442,6 +456,24 @@ def test_watching_gives_files_once_they_stand_still() -> None:
     collection.stop()
     thread.join(20)
     assert not thread.is_alive() and names[2] == "p/growing.png"
+
+
+def test_watching_a_large_folder_leaves_most_of_the_time_to_the_run() -> None:
+    files(*(f"p/{number}.png" for number in range(200)))
+    collection = Collection(["p"], output_dir="out", poll_seconds=1e-6)
+    pauses: list[float] = []
+
+    class Noted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout or 0)
+            if len(pauses) == 2:
+                self.set()
+            return super().wait(timeout)
+
+    collection._stopped = Noted()
+    assert len(list(collection)) == 200
+    # The files that were there from the start do not wait for it. One takes more than a quarter of a microsecond.
+    assert pauses[0] == 1e-6 and pauses[1] > 200 * 1e-6
 
 
 def test_watching_stdin_is_refused() -> None:
@@ -474,6 +506,23 @@ def test_a_huge_folder_is_never_held() -> None:
         tracemalloc.stop()
     assert last == 99_999
     assert peak < 3_000_000  # the names alone would be 6 MB, with their keys 15
+
+
+def test_files_are_opened_only_where_their_name_may_be_an_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk far away, to open each of a million files takes longer than all else."""
+    files("p/a.png", "p/b.jpg", "p/c/d.png", "p/desk_overlay.png")
+    Path("list.txt").write_text("p/a.png\np/b.jpg\np/desk_overlay.png\n")
+    opened: list[str] = []
+    real = open
+
+    def noted(file: str, *given: object, **more: object) -> object:
+        opened.append(str(file))
+        return real(file, *given, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("builtins.open", noted)
+    assert len(items("p", recursive=True)) == 4 and len(items("list.txt")) == 3
+    of_pictures = [name for name in opened if name.endswith((".png", ".jpg"))]
+    assert set(of_pictures) == {"p/desk_overlay.png"}
 
 
 def test_a_video_that_a_library_fails_on_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
@@ -250,3 +252,21 @@ def test_pictures_that_are_brought_for_an_overlay_video_go_again(tmp_path: Path)
     videos.finish()
     assert len(list(frames(f"{tmp_path}/bucket/clip_overlay.mp4"))) == 3
     assert not list(place.folder.rglob("*.png"))
+
+
+def test_a_long_video_takes_little_memory_to_finish(tmp_path: Path) -> None:
+    """A day has two million frames."""
+    count = 2_000
+    (tmp_path / "clip").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "clip" / "frame_000000_overlay.png")
+    for number in range(1, count):
+        os.link(tmp_path / "clip" / "frame_000000_overlay.png", tmp_path / "clip" / f"frame_{number:06d}_overlay.png")
+    for _ in range(2):  # then it is up to date
+        videos = OverlayVideos(Here(tmp_path))
+        for number in range(count):
+            videos.add("clip", ShownFrame(number, 6.0, number / 6))
+        tracemalloc.start()
+        (path,) = videos.finish()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak / count < 250, f"{peak / count:.0f} bytes a frame"
