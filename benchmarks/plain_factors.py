@@ -205,21 +205,9 @@ class FactoredDeviceDecoder(DeviceDecoder):
         wanted = slice(first + self.outputs.start, first + self.outputs.stop)
         tokens, networks = self._finally(image, wanted, places), self.decoder.output_hypernetworks_mlps
         rows = torch.stack([networks[i](tokens[:, n]) for n, i in enumerate(self.outputs)], 1).to(self.storage)
-        b, n = len(chosen), image.a.shape[-1]
         x = torch.addcmul(places.pixel_bias, places.pixels, image.s.mT)
         x.baddbmm_(image.a.mT, image.v @ self.stored_pixel_weight)
-        # From here on as in DeviceDecoder.upscale.
-        weight, bias, eps = self.norm
-        x = x.view(b, 4 * n, -1)
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        x *= (length * length / x.shape[-1] + eps).rsqrt_().to(x.dtype)
-        x = self.act1(torch.addcmul(bias, x, weight))
-        x = x @ self.weight2
-        x += plain.added2
-        x = self.act2(x).view(b, 16 * n, -1)
-        logits = torch.bmm(rows, x.transpose(1, 2))
-        logits = logits.view(b, -1, self.height, self.width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
-        return logits.reshape(b, -1, 4 * self.height, 4 * self.width)
+        return self._logits(x, rows, plain)
 
     def _finally(self, image: Factors, some: slice, places: Places) -> torch.Tensor:
         """B × t × C: some of the tokens after the last attention."""

@@ -284,10 +284,14 @@ class DeviceDecoder:
             size = self.height, self.width
             return self.kernels.upscale(image, rows, chosen, count, size, first, self.norm, second, self.tiles.upscale)
         image, rows = image.index_select(0, chosen), rows.index_select(0, chosen)
-        b, n, _ = image.shape
-        weight, bias, eps = self.norm
         x = image @ self.weight1
         x += shared.added1
+        return self._logits(x, rows, shared)
+
+    def _logits(self, x: torch.Tensor, rows: torch.Tensor, shared: SharedImage) -> torch.Tensor:
+        """Logits as `upscale` gives them, of what the first convolution gave: B × N × 4·C/4, which is lost."""
+        b, n, _ = x.shape
+        weight, bias, eps = self.norm
         x = x.view(b, 4 * n, -1)
         # F.layer_norm takes a block of threads for a pixel's few channels: twice as long, on an H200. The mean is 0.
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
