@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from densecli.masks import Mask, Segmentation, color_of
+from densecli.fonts import Font, drawable, own_font
+from densecli.masks import Mask, Segmentation, color_of, rgb_of
 
 # Pixels. The sheet is about _WIDTH wide; panels of tall photos get smaller rather than the sheet endless.
 _WIDTH, _MOST_PANEL, _LEAST_PANEL, _MOST_HEIGHT = 2400, 1200, 520, 1100
@@ -121,7 +122,7 @@ def _tinted(photo: np.ndarray, result: Segmentation, own: Sequence[str], alpha: 
     small = labels[np.ix_(rows, columns)]
     colors = np.zeros((1 + max((m.id for m in result.masks), default=0), 3), dtype=np.float32)
     for mask, shade in zip(result.masks, own, strict=True):
-        colors[mask.id] = [int(shade[i : i + 2], 16) for i in (1, 3, 5)]
+        colors[mask.id] = rgb_of(shade)
     weight = np.where(small > 0, np.float32(alpha), np.float32(0))[..., None]
     tinted = photo * (1 - weight) + colors[small] * weight
     edge = np.zeros((h, w), dtype=bool)
@@ -129,10 +130,6 @@ def _tinted(photo: np.ndarray, result: Segmentation, own: Sequence[str], alpha: 
     edge[1:] |= small[1:] != small[:-1]
     tinted[edge] = 0.35 * tinted[edge] + 0.65 * 255
     return np.rint(tinted).astype(np.uint8)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
 
 
 def _composed(panels: Sequence[Panel], columns: int, panel_width: int) -> np.ndarray:
@@ -143,7 +140,7 @@ def _composed(panels: Sequence[Panel], columns: int, panel_width: int) -> np.nda
     titles = [_fitting(draw, panel.title, _TITLE, inner) for panel in panels]
     row_of = [i // columns for i in range(len(panels))]
     beside_fits = all(
-        draw.textlength(title, _font(_TITLE)) + _PADDING + draw.textlength(p.beside, _font(_TEXT)) <= inner
+        draw.textlength(*title) + _PADDING + draw.textlength(p.beside, own_font(_TEXT)) <= inner
         for p, title in zip(panels, titles, strict=True)
     )
     head = _PADDING + _TITLE + (0 if beside_fits else _TEXT + 12) + _PADDING
@@ -161,29 +158,28 @@ def _composed(panels: Sequence[Panel], columns: int, panel_width: int) -> np.nda
         )
         # Anchored at the baseline, so that the words of a line stand on one line whatever their size.
         baseline = y + _PADDING + round(0.8 * _TITLE)
-        draw.text(
-            (x + _PADDING, baseline), titles[i], _DARK, _font(_TITLE), anchor="ls", stroke_width=1, stroke_fill=_DARK
-        )
+        title, font = titles[i]
+        draw.text((x + _PADDING, baseline), title, _DARK, font, anchor="ls", stroke_width=1, stroke_fill=_DARK)
         if beside_fits:
-            draw.text((x + panel_width - _PADDING, baseline), panel.beside, _MIDDLE, _font(_TEXT), anchor="rs")
+            draw.text((x + panel_width - _PADDING, baseline), panel.beside, _MIDDLE, own_font(_TEXT), anchor="rs")
         else:
-            draw.text((x + _PADDING, baseline + _TEXT + 12), panel.beside, _MIDDLE, _font(_TEXT), anchor="ls")
+            draw.text((x + _PADDING, baseline + _TEXT + 12), panel.beside, _MIDDLE, own_font(_TEXT), anchor="ls")
         h, w = panel.picture.shape[:2]
         sheet.paste(Image.fromarray(panel.picture), (x + (panel_width - w) // 2, y + head))
-        for k, line in enumerate(lines[i]):
+        for k, (line, font) in enumerate(lines[i]):
             at = y + head + picture_height + _PADDING + k * (_SMALL + 10) + round(0.8 * _SMALL)
-            draw.text((x + _PADDING, at), line, _FAINT, _font(_SMALL), anchor="ls")
+            draw.text((x + _PADDING, at), line, _FAINT, font, anchor="ls")
     return np.asarray(sheet)
 
 
-def _fitting(draw: ImageDraw.ImageDraw, text: str, size: int, width: int) -> str:
-    """A text in one line, of which the end is left where it is too long: there names differ."""
-    text = "".join(c if c.isprintable() else "�" for c in text)
+def _fitting(draw: ImageDraw.ImageDraw, text: str, size: int, width: int) -> tuple[str, Font]:
+    """A text in one line, of which the end is left where it is too long: there names differ; and its font."""
+    text, font = drawable(text, size)
     found, begin = text, 0
-    while draw.textlength(found, _font(size)) > width:
+    while draw.textlength(found, font) > width:
         begin += 1
         found = "…" + text[begin:]
-    return found
+    return found, font
 
 
 def _wrapped(draw: ImageDraw.ImageDraw, text: str, width: int) -> list[str]:
@@ -191,7 +187,7 @@ def _wrapped(draw: ImageDraw.ImageDraw, text: str, width: int) -> list[str]:
     found: list[str] = []
     for step in text.split(_ARROW):
         longer = f"{found[-1]}{_ARROW}{step}" if found else step
-        if found and draw.textlength(longer, _font(_SMALL)) <= width:
+        if found and draw.textlength(longer, own_font(_SMALL)) <= width:
             found[-1] = longer
         else:
             found.append(f"{_ARROW.lstrip()}{step}" if found else step)

@@ -180,6 +180,11 @@ def color_of(mask_id: int) -> str:
     return f"#{round(r * 255):02x}{round(g * 255):02x}{round(b * 255):02x}"
 
 
+def rgb_of(color: str) -> tuple[int, ...]:
+    """Red, green and blue, 0 to 255, of `#rrggbb`. Raises ValueError for what is none."""
+    return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
+
+
 @dataclass(frozen=True)
 class Mask:
     """One mask, in pixels of the original image."""
@@ -378,7 +383,7 @@ class Segmentation:
             raise ValueError(f"alpha {alpha}: no opacity; give a number from 0 to 1")
         colors = np.zeros((1 + max((m.id for m in self.masks), default=0), 3), dtype=np.float32)
         for mask in self.masks:
-            colors[mask.id] = [int(mask.color[i : i + 2], 16) for i in (1, 3, 5)]
+            colors[mask.id] = rgb_of(mask.color)
         # Per label: how much of the pixel stays, and what is added. Strip by strip, to keep temporaries small.
         keep = np.full(len(colors), 1 - alpha, dtype=np.float32)
         keep[0] = 1

@@ -19,7 +19,7 @@ from PIL import Image, PngImagePlugin
 
 from densecli.errors import InputError
 from densecli.files import complete_file
-from densecli.masks import encode_rle
+from densecli.masks import encode_rle, rgb_of
 from densecli.output_names import ENDINGS, REPORT_PICTURES
 from densecli.report.entries import Entry
 from densecli.report.shrinking import shrink
@@ -198,5 +198,5 @@ def _painted(
     colors = np.full(pixels.shape, -1, dtype=np.int16)
     for mask, (x, y, window) in zip(masks, windows, strict=True):
         h, w = window.shape
-        colors[y : y + h, x : x + w][window] = [int(mask["color"][i : i + 2], 16) for i in (1, 3, 5)]
+        colors[y : y + h, x : x + w][window] = rgb_of(mask["color"])
     return np.where(colors >= 0, np.rint(pixels * (1 - _ALPHA) + colors * _ALPHA), pixels).astype(np.uint8)
