@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 FIRST_RUN = "first run here: compiling for this machine, once; that can take half a minute"
 
@@ -52,6 +52,11 @@ def shown_name(name: str) -> str:
 def shown_input(given: str) -> str:
     """An input as messages and result lines name it: `stdin` for `-`, else the name on one line."""
     return "stdin" if given == "-" else shown_name(given)
+
+
+def counted(reasons: Mapping[str, int]) -> str:
+    """How often there was each reason: `2 hidden, 1,204 not an image or video`."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
 
 
 def reason_of(error: object) -> str:

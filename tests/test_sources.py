@@ -414,7 +414,7 @@ def test_names_that_are_not_printable_stay_on_one_line(tmp_path: Path) -> None:
         (b"\0\0\0\x14ftypqt  \0\0\0\0qt  " + b"\0" * 50, "a video"),
         (b"\x1aE\xdf\xa3\x9fB\x86\x81\x01webm", "a video"),
         (b"RIFF\0\0\0\0AVI LIST", "a video"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 50, "a HEIC photo"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 50, "damaged HEIC"),
         ("Häuser.jpg\nnotes.txt\n".encode(), "a text file"),
         (b"\0" * 500, "zero bytes"),
         (b"\xff\xd8\xff\xe0" + b"\0" * 40, "damaged JPEG"),
@@ -431,7 +431,9 @@ def test_what_is_no_image_is_called_by_its_name(tmp_path: Path, data: bytes, exp
     assert expected in message
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "TGA", "QOI"])
+@pytest.mark.parametrize(
+    "format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "TGA", "QOI", "AVIF"]
+)
 def test_a_truncated_image_is_never_half_decoded(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if format not in Image.SAVE:
         pytest.skip(f"this Pillow does not write {format}")

@@ -11,7 +11,7 @@ from densecli.batch.manifest import to_line
 from densecli.batch.pipeline import Done, Failed
 from densecli.batch.workers import Unexpected
 from densecli.console import Console
-from densecli.wording import reason_of, shown_input, without_password
+from densecli.wording import counted, reason_of, shown_input, without_password
 
 if TYPE_CHECKING:
     from densecli.batch.outcome import Outcome
@@ -87,8 +87,7 @@ class Messages:
         if outcome.failed:
             parts.append(f"{outcome.failed:,} failed")
         if outcome.skipped:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in outcome.skipped.items())
-            parts.append(f"{sum(outcome.skipped.values()):,} skipped ({reasons})")
+            parts.append(f"{sum(outcome.skipped.values()):,} skipped ({counted(outcome.skipped)})")
         share = f", engine busy {outcome.busy_seconds / outcome.seconds:.0%}" if console.verbose else ""
         console.notice("; ".join([*parts, f"{outcome.seconds:.1f} s{share}", *([where] if where else [])]))
 

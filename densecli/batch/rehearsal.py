@@ -20,7 +20,7 @@ from densecli.sinks.one_image import outputs_of
 from densecli.sinks.ownership import refuse_foreign
 from densecli.sources import local_path
 from densecli.sources.collecting import Item, Mended
-from densecli.wording import shown_input, without_password
+from densecli.wording import counted, shown_input, without_password
 
 
 def rehearse(job: BatchJob, console: Console) -> int:
@@ -77,10 +77,10 @@ def _rehearse(job: BatchJob, place: Place, console: Console) -> int:
                 entry |= {"status": "failed", "error": str(error).removeprefix(f"{shown}: ")}
                 said = f"would fail: {entry['error']}"
             console.result(f"{shown}: {said}", to_line(entry) if console.json else "")
-    skipped = ", ".join(f"{count:,} {reason}" for reason, count in collection.skipped.items())
     parts = [f"{to_do:,} to do", f"{complete:,} complete already"]
     parts += [f"{failed:,} would fail"] if failed else []
-    parts += [f"{sum(collection.skipped.values()):,} skipped ({skipped})"] if skipped else []
+    if skipped := collection.skipped:
+        parts.append(f"{sum(skipped.values()):,} skipped ({counted(skipped)})")
     console.notice("; ".join(parts))
     if not (to_do or complete or failed or job.shard):
         raise errors.InputError(nothing_found(job))

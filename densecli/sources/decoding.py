@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageFile, PngImagePlugin
 
 from densecli.errors import InputError
+from densecli.sources import heif
 from densecli.sources.foreign import HEAD_BYTES, unreadable_kind
 from densecli.sources.grey import STRIP_PIXELS, write_deep_grey
 from densecli.sources.opening import CHUNK_BYTES
@@ -27,12 +28,16 @@ MAX_PIXELS = 1_000_000_000
 # decode. TGA has no signature, so it comes last.
 # fmt: off
 _FORMATS = (
-    "JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM", "QOI", "ICO", "ICNS", "PSD", "DDS",
-    "SGI", "SUN", "FITS", "DIB", "PCX", "TGA",
+    "JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM", "QOI", "ICO", "ICNS", "PSD",
+    "DDS", "SGI", "SUN", "FITS", "DIB", "PCX", "TGA",
 )
 # fmt: on
 # In these, further frames are previews, depth maps or layers of the same picture: nothing a user would miss.
 _FORMATS_OF_ONE_PICTURE = {"MPO", "PSD", "ICO", "ICNS"}
+_MORE_FRAMES = {
+    "TIFF": "has several pages; only the first page is used",
+    "HEIF": "holds several pictures; only the main one is used",
+}
 
 
 @dataclass(frozen=True)
@@ -100,11 +105,7 @@ def decode(name: str, file: BinaryIO) -> LoadedImage:
         head = file.read(HEAD_BYTES)
         if not head:
             raise InputError(f"{shown}: is empty (0 bytes); copy or download it again")
-        try:
-            Image.init()  # registers every format, so that the ones this Pillow lacks can be left out
-            image = Image.open(file, formats=[known for known in _FORMATS if known in Image.OPEN])
-        except Image.UnidentifiedImageError:
-            raise InputError(f"{shown}: {unreadable_kind(head)}") from None
+        image = _opened(shown, file, head)
         size = image.size
         if min(size) < 1:
             raise InputError(f"{shown}: has no pixels ({size[0]}×{size[1]}); export it again")
@@ -125,8 +126,7 @@ def decode(name: str, file: BinaryIO) -> LoadedImage:
                 "stretch it to the full range first"
             )
         if _has_more_frames(image):
-            what = "has several pages" if image.format == "TIFF" else "is animated"
-            notices.append(f"{what}; only the first {'page' if image.format == 'TIFF' else 'frame'} is used")
+            notices.append(_MORE_FRAMES.get(image.format or "", "is animated; only the first frame is used"))
         return LoadedImage(name=name, pixels=pixels, sha256=digest, notices=tuple(notices))
     except InputError:
         raise
@@ -142,6 +142,19 @@ def decode(name: str, file: BinaryIO) -> LoadedImage:
         truncated = isinstance(error, EOFError) or re.search("truncated|not enough|end of file|No more data", reason)
         state = "is cut off (the end of the file is missing)" if truncated else f"is damaged: {reason}"
         raise InputError(f"{shown}: {state}; copy or download it again") from error
+
+
+def _opened(shown: str, file: BinaryIO, head: bytes) -> ImageFile.ImageFile:
+    Image.init()  # registers every format, so that the ones this Pillow lacks can be left out
+    if heif.begins_so(head) and heif.installed():
+        if trouble := heif.register():
+            raise InputError(f"{shown}: {trouble}")
+        if heif.is_cut_off(file):
+            raise EOFError
+    try:
+        return Image.open(file, formats=[known for known in _FORMATS if known in Image.OPEN])
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{shown}: {unreadable_kind(head)}") from None
 
 
 def from_pillow(image: Image.Image, name: str) -> LoadedImage:

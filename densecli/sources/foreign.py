@@ -7,6 +7,8 @@ import re
 
 from PIL import features
 
+from densecli.sources import heif
+
 HEAD_BYTES = 4096
 """How much of a file's beginning these functions want to see."""
 
@@ -14,6 +16,7 @@ HEAD_BYTES = 4096
 VIDEO = "is a video, not an image; use `densecli batch`"
 """What `foreign_kind` says of a video."""
 
+_NO_HEIF = "for which pillow-heif is missing; run: pip install 'densecli[heif]', or export it as JPEG"
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 
 
@@ -35,12 +38,11 @@ def foreign_kind(head: bytes) -> str | None:
     is_video = head.startswith((b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3"))
     if (head[:4] == b"RIFF" and head[8:12] == b"AVI ") or head.startswith(_ASF) or _is_transport_stream(head):
         is_video = True
-    if head[4:8] == b"ftyp":  # ISO base media: video, HEIC and AVIF tell themselves apart by their brands
-        brands = head[8 : max(12, min(int.from_bytes(head[:4], "big"), 256))]
+    if heif.begins_so(head):
+        return None if heif.installed() else f"is a HEIC photo, {_NO_HEIF}"
+    if brands := heif.iso_brands(head):
         if b"avif" in brands or b"avis" in brands:
             return None
-        if any(brand in brands for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")):
-            return "is a HEIC photo, which cannot be read; export it as JPEG or PNG"
         is_video = True
     return VIDEO if is_video else None
 
@@ -71,13 +73,13 @@ def unreadable_kind(head: bytes) -> str:
     foreign = foreign_kind(head)
     if foreign:
         return foreign
-    if head[4:8] == b"ftyp" and not features.check("avif"):
+    picture = _picture_kind(head)
+    if picture == "AVIF" and not features.check("avif"):
         return "is an AVIF image that this installation of Pillow cannot read; update Pillow or export it as PNG"
-    if head[:4] in _TIFF_SIGNATURES:
+    if picture == "TIFF":
         return "is a damaged TIFF, or one of an unusual pixel type or channel count; export it as 8-bit RGB"
-    for signature, format_name in _IMAGE_SIGNATURES.items():
-        if re.match(signature, head, re.DOTALL):
-            return f"is a damaged {format_name}; copy or download it again"
+    if picture:
+        return f"is a damaged {picture}; copy or download it again"
     if not head.strip(b"\0"):
         return "holds nothing but zero bytes (an unfinished download?); copy or download it again"
     if _is_text(head):
@@ -92,12 +94,19 @@ def no_list(head: bytes) -> str | None:
     is_text = not re.search(rb"[\x01-\x08\x0e-\x19\x1c-\x1f]", head)
     if is_text and not _MARKUP.match(head) and not head.startswith(b"version https://git-lfs"):
         return None
-    pictures = (name for signature, name in _IMAGE_SIGNATURES.items() if re.match(signature, head, re.DOTALL))
-    picture = "TIFF" if head[:4] in _TIFF_SIGNATURES else next(pictures, None)
-    kind = foreign_kind(head)
+    picture, kind = _picture_kind(head), foreign_kind(head)
     if kind is not None:
         return f"{kind.partition(',')[0]}, not a list of inputs; give a text file with one name a line"
     return picture and f"is a {picture} picture, not a list of inputs; for one picture use `densecli segment`"
+
+
+def _picture_kind(head: bytes) -> str | None:
+    """The format of which a file with these first bytes is a picture, or would be one."""
+    if heif.begins_so(head):
+        return "HEIC"
+    if head[:4] in _TIFF_SIGNATURES:
+        return "TIFF"
+    return next((name for signature, name in _IMAGE_SIGNATURES.items() if re.match(signature, head, re.DOTALL)), None)
 
 
 def _is_text(head: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,7 +21,7 @@ from densecli.sources.tree_names import file_name, is_image, is_video
 from densecli.sources.urls import local_path, url_scheme
 from densecli.sources.video_files import names_video
 from densecli.sources.walking import Entry, Everything, Skipped, Trouble, walk
-from densecli.wording import shown_name
+from densecli.wording import counted, shown_name
 
 
 class Inputs:
@@ -64,8 +65,9 @@ class Inputs:
         folder = folder_at(split_pattern(patterns[0])[0] or ".")
         selections = [split_pattern(pattern)[1] for pattern in patterns]
         for pattern, selection in zip(patterns, selections, strict=True):
-            if folder is None or next(walk(folder, prefix, selection, Skipped()), None) is None:
-                yield Trouble(pattern, _unmatched(pattern))
+            probed = Skipped()
+            if folder is None or next(walk(folder, prefix, selection, probed), None) is None:
+                yield Trouble(pattern, _unmatched(pattern, probed.counts))
         if folder is not None:
             here = isinstance(folder, LocalFolder) and folder.path == "."
             yield from walk(LocalFolder("") if here else folder, prefix, AnyPattern(selections), self._skipped)
@@ -74,10 +76,11 @@ class Inputs:
         if kind == "pattern":
             root, pattern = split_pattern(given)
             folder = folder_at(root) if root else LocalFolder("")
+            before = skipped.counts.copy()
             found = walk(folder, prefix, pattern, skipped) if folder is not None else iter(())
             first = next(found, None)
             if first is None:
-                raise _unmatched(given)
+                raise _unmatched(given, skipped.counts - before)
             yield first
             yield from found
             return
@@ -228,8 +231,13 @@ def _grouped(inputs: Sequence[str]) -> list[tuple[list[str], str]]:
     return groups
 
 
-def _unmatched(pattern: str) -> InputError:
-    return InputError(f"{shown_name(pattern)}: nothing matches this pattern; check it, and the folder")
+def _unmatched(pattern: str, skipped: Counter[str]) -> InputError:
+    """skipped: what lies there, by the reasons why it is no input."""
+    if skipped:
+        what = f"nothing that can be read matches this pattern ({counted(skipped)})"
+    else:
+        what = "nothing matches this pattern"
+    return InputError(f"{shown_name(pattern)}: {what}; check it, and the folder")
 
 
 def _kind(given: str) -> str:

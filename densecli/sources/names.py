@@ -12,15 +12,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
+from densecli.sources import heif
 from densecli.sources.urls import url_scheme
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset([
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif",
     ".avif", ".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".qoi",
+    *heif.SUFFIXES,
 ])
 # fmt: on
-"""Lower-case suffixes by which a folder's images are recognised. A file named directly is read whatever its suffix."""
+"""Lower-case suffixes by which a folder's images are recognised. A file named directly is read whatever its suffix.
+
+Those of HEIC count in a folder where it can be read (`heif.installed`)."""
 
 VIDEO_SUFFIXES = frozenset([".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"])
 """Lower-case suffixes of files that are read frame by frame."""

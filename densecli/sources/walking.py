@@ -13,6 +13,7 @@ from typing import Protocol
 
 from densecli.errors import DensecliError, InputError
 from densecli.output_names import ENDINGS
+from densecli.sources import heif
 from densecli.sources.folders import Facts, Folder
 from densecli.sources.names import collision_key
 from densecli.sources.sorting import sorted_names
@@ -23,7 +24,7 @@ from densecli.wording import shown_name
 # What people take for images in their folders, and would miss in the counts as "not an image".
 # fmt: off
 _UNREADABLE_SUFFIXES = frozenset([
-    ".heic", ".heif", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2", ".svg", ".pdf", ".exr", ".hdr",
+    ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2", ".svg", ".pdf", ".exr", ".hdr",
     ".psd", ".jxl", ".dcm", ".nii",
 ])
 # fmt: on
@@ -164,9 +165,11 @@ def _may_be(name: str, is_folder: bool, skipped: Skipped) -> bool:
     """Whether a name can be an input; what cannot is counted. Names alone decide, so that a million take seconds."""
     if name.startswith(".") or name.casefold() in _CLUTTER:
         reason = "hidden"
-    elif is_folder or is_image(name) or is_video(name):
+    elif is_folder or is_video(name) or (is_image(name) and (heif.installed() or not heif.is_named_so(name))):
         return True
-    elif (suffix := PurePath(name).suffix.lower()) in _UNREADABLE_SUFFIXES:
+    elif (suffix := PurePath(name).suffix.lower()) in heif.SUFFIXES:
+        reason = f"{suffix}, which pip install 'densecli[heif]' reads"
+    elif suffix in _UNREADABLE_SUFFIXES:
         reason = f"of a kind that cannot be read ({suffix})"
     elif suffix in NAMED_VIDEO_SUFFIXES - {".ts"}:  # TypeScript's, mostly
         reason = f"not looked for in folders, name it ({suffix})"

@@ -55,14 +55,14 @@ def test_recursive_goes_folder_by_folder() -> None:
 
 def test_what_is_left_out_is_counted() -> None:
     files("p/a.png", "p/.hidden.png", "p/.git/b.png", "p/__MACOSX/c.png")
-    for name in ("notes.md", "Thumbs.db", "photo.HEIC", "list.txt", "old.MPG", "code.ts"):
+    for name in ("notes.md", "Thumbs.db", "photo.JXL", "list.txt", "old.MPG", "code.ts"):
         Path("p", name).write_text("x")
     collection = Collection(["p"], output_dir="out", recursive=True)
     assert stems(collection) == ["a"]  # type: ignore[arg-type]
     assert collection.skipped == {
         "hidden": 4,
         "not an image or video": 3,
-        "of a kind that cannot be read (.heic)": 1,
+        "of a kind that cannot be read (.jxl)": 1,
         "not looked for in folders, name it (.mpg)": 1,
     }
 

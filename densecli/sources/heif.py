@@ -1,0 +1,78 @@
+"""HEIC, as iPhones take photos, and its kin: read by pillow-heif, where it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+from typing import BinaryIO
+
+from densecli.wording import reason_of
+
+SUFFIXES = frozenset([".heic", ".heif", ".hif"])
+"""Lower-case; Canon, Sony and Fuji write .hif."""
+
+# Of ISO/IEC 23008-12: pictures coded as HEVC, sequences of these, and both in general.
+_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+
+_BOXES = (b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"idat", b"uuid")
+
+
+@cache
+def installed() -> bool:
+    """Whether pillow-heif is there. Looked for and not imported, as a folder of JPEGs has no need of it."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+def is_named_so(name: str) -> bool:
+    """Whether a file's name has one of these suffixes."""
+    return name[name.rfind(".") :].lower() in SUFFIXES
+
+
+def begins_so(head: bytes) -> bool:
+    """Whether a file with these first bytes is HEIC or its kin, and not AVIF, which uses the same container."""
+    brands = iso_brands(head)
+    return any(brand in brands for brand in _BRANDS) and not (b"avif" in brands or b"avis" in brands)
+
+
+def iso_brands(head: bytes) -> bytes:
+    """Of ISO base media, the brands by which video, HEIC and AVIF tell themselves apart, else nothing."""
+    return head[8 : max(12, min(int.from_bytes(head[:4], "big"), 256))] if head[4:8] == b"ftyp" else b""
+
+
+def is_cut_off(file: BinaryIO) -> bool:
+    """Whether a file ends within one of its boxes; where it is read from next is left open.
+
+    libheif leaves tiles out of which the bytes are missing, and a phone's photo has dozens.
+    """
+    end, begin = file.seek(0, os.SEEK_END), 0
+    while begin < end:
+        file.seek(begin)
+        header = file.read(16)
+        size, kind = int.from_bytes(header[:4], "big"), header[4:8]
+        if kind not in _BOXES:  # what others put behind a photo
+            return False
+        if size == 1:
+            size = int.from_bytes(header[8:16], "big")
+        if size == 0:  # reaches to the end, wherever that is
+            return False
+        begin += max(size, 8)
+    return begin > end
+
+
+def register() -> str | None:
+    """Let Pillow open HEIC, if pillow-heif is there; what is wrong with it where it does not load."""
+    from PIL import Image
+
+    if "HEIF" in Image.OPEN or not installed():
+        return None
+    try:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    except Exception as error:  # of libraries that are missing, or fit another Pillow
+        return (
+            f"is a HEIC photo, and pillow-heif does not load ({reason_of(error)}); "
+            "run: pip install --force-reinstall --no-deps pillow-heif"
+        )
+    return None
