@@ -116,6 +116,24 @@ def test_one_that_is_cut_off_is_never_half_decoded(small: np.ndarray) -> None:
             assert "is cut off (the end of the file is missing)" in refusal(data[:length])
 
 
+def test_boxes_of_all_lengths(small: np.ndarray) -> None:
+    """Long ones have their length behind their name, and the last one may go to the end of the file."""
+    data = tiled_heic(Image.fromarray(small))
+    at = data.index(b"mdat") - 4
+    body = data[at + 8 :]
+    roomy = data[:at] + b"\0\0\0\x08free" + data[at:]
+    for file, whole in (
+        (data[:at] + b"\0\0\0\0mdat" + body, True),
+        (roomy, True),
+        (roomy[:-1], False),
+        (data[:at] + b"\0\0\0\1mdat" + (len(body) + 16).to_bytes(8, "big") + body, True),
+        (data[:at] + b"\0\0\0\1mdat" + (len(body) + 17).to_bytes(8, "big") + body, False),
+        (data[:at] + b"\0\0\0\1mdat" + (1 << 60).to_bytes(8, "big") + body, False),
+    ):
+        assert heif.is_cut_off(io.BytesIO(file)) is not whole
+    assert far(read_image("-", stdin=io.BytesIO(data[:at] + b"\0\0\0\0mdat" + body)).pixels, small) < 6
+
+
 def test_a_damaged_one(small: np.ndarray) -> None:
     data = heic(Image.fromarray(small))
     assert "is a damaged HEIC; copy or download it again" in refusal(data[:32] + bytes(len(data) - 32))
