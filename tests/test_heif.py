@@ -17,6 +17,7 @@ from densecli.errors import InputError
 from densecli.sources import heif, read_image
 from densecli.sources.collecting import Collection, Problem
 from densecli.sources.foreign import no_list
+from densecli.sources.unfinished import lacks_its_end
 from tests.conftest import Command
 from tests.phone_photo import tiled_heic
 
@@ -113,7 +114,8 @@ def test_one_that_is_cut_off_is_never_half_decoded(small: np.ndarray) -> None:
     """libheif leaves missing tiles out without a word."""
     for data in (heic(Image.fromarray(small)), tiled_heic(Image.fromarray(small))):
         for length in [*range(40, len(data), 211), len(data) - 1]:
-            assert "is cut off (the end of the file is missing)" in refusal(data[:length])
+            told = refusal(data[:length])
+            assert "is cut off (the end of the file is missing)" in told or "is a damaged HEIC" in told
 
 
 def test_boxes_of_all_lengths(small: np.ndarray) -> None:
@@ -130,8 +132,15 @@ def test_boxes_of_all_lengths(small: np.ndarray) -> None:
         (data[:at] + b"\0\0\0\1mdat" + (len(body) + 17).to_bytes(8, "big") + body, False),
         (data[:at] + b"\0\0\0\1mdat" + (1 << 60).to_bytes(8, "big") + body, False),
     ):
-        assert heif.is_cut_off(io.BytesIO(file)) is not whole
+        assert lacks_its_end(io.BytesIO(file), "HEIF") is not whole
     assert far(read_image("-", stdin=io.BytesIO(data[:at] + b"\0\0\0\0mdat" + body)).pixels, small) < 6
+
+
+def test_one_whose_end_never_arrived(small: np.ndarray) -> None:
+    for data in (heic(Image.fromarray(small), quality=95), tiled_heic(Image.fromarray(small))):
+        arrived = len(data) - 5000
+        assert "is cut off" in refusal(data[:arrived] + bytes(5000))
+        assert far(read_image("-", stdin=io.BytesIO(data + bytes(9000))).pixels, small) < 6
 
 
 def test_a_damaged_one(small: np.ndarray) -> None:

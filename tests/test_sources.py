@@ -447,6 +447,33 @@ def test_a_truncated_image_is_never_half_decoded(format: str, monkeypatch: pytes
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True, "the host's setting is put back"
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "JPEG2000", "AVIF"])
+def test_an_image_whose_end_never_arrived_is_refused(format: str) -> None:
+    """Room was made for a whole file, as some downloaders do and file systems after a crash; its end is zeros."""
+    if format not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {format}")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8))
+    data = encoded(image, format, quality=90)
+    for share in (0.3, 0.6, 0.8):
+        arrived = int(len(data) * share)
+        assert len(data) - arrived > 4096
+        message = refusal("-", stdin=io.BytesIO(data[:arrived] + bytes(len(data) - arrived)))
+        assert "cut off" in message or "damaged" in message
+    # Zeros behind the image are no harm.
+    assert read_bytes(data + bytes(10_000)).notices == ()
+
+
+@given(place=st.integers(0, 10**9), change=st.integers(1, 255))
+@settings(max_examples=40)
+def test_a_changed_byte_of_a_pngs_pixels_is_noticed(place: int, change: int) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    data = bytearray(encoded(image, "PNG"))
+    begin = data.index(b"IDAT") + 4
+    end = data.rindex(b"IEND") - 4
+    data[begin + place % (end - begin)] ^= change
+    assert "damaged" in refusal("-", stdin=io.BytesIO(data))
+
+
 def png_header(width: int, height: int, depth: int = 8) -> bytes:
     body = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([depth, 0, 0, 0, 0])
     return b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + body + zlib.crc32(b"IHDR" + body).to_bytes(4, "big")

@@ -19,6 +19,7 @@ from densecli.sources import heif
 from densecli.sources.foreign import HEAD_BYTES, unreadable_kind
 from densecli.sources.grey import STRIP_PIXELS, write_deep_grey
 from densecli.sources.opening import CHUNK_BYTES
+from densecli.sources.unfinished import lacks_its_end
 from densecli.wording import reason_of, shown_name
 
 MAX_PIXELS = 1_000_000_000
@@ -146,15 +147,15 @@ def decode(name: str, file: BinaryIO) -> LoadedImage:
 
 def _opened(shown: str, file: BinaryIO, head: bytes) -> ImageFile.ImageFile:
     Image.init()  # registers every format, so that the ones this Pillow lacks can be left out
-    if heif.begins_so(head) and heif.installed():
-        if trouble := heif.register():
-            raise InputError(f"{shown}: {trouble}")
-        if heif.is_cut_off(file):
-            raise EOFError
+    if heif.begins_so(head) and (trouble := heif.register()):
+        raise InputError(f"{shown}: {trouble}")
     try:
-        return Image.open(file, formats=[known for known in _FORMATS if known in Image.OPEN])
+        image = Image.open(file, formats=[known for known in _FORMATS if known in Image.OPEN])
     except Image.UnidentifiedImageError:
         raise InputError(f"{shown}: {unreadable_kind(head)}") from None
+    if lacks_its_end(file, image.format):
+        raise EOFError
+    return image
 
 
 def from_pillow(image: Image.Image, name: str) -> LoadedImage:

@@ -7,7 +7,7 @@ import re
 
 from PIL import features
 
-from densecli.sources import heif
+from densecli.sources import heif, iso_boxes
 
 HEAD_BYTES = 4096
 """How much of a file's beginning these functions want to see."""
@@ -40,7 +40,7 @@ def foreign_kind(head: bytes) -> str | None:
         is_video = True
     if heif.begins_so(head):
         return None if heif.installed() else f"is a HEIC photo, {_NO_HEIF}"
-    if brands := heif.iso_brands(head):
+    if brands := iso_boxes.brands(head):
         if b"avif" in brands or b"avis" in brands:
             return None
         is_video = True

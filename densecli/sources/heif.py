@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from functools import cache
-from typing import BinaryIO
 
+from densecli.sources import iso_boxes
 from densecli.wording import reason_of
 
 SUFFIXES = frozenset([".heic", ".heif", ".hif"])
@@ -14,8 +13,6 @@ SUFFIXES = frozenset([".heic", ".heif", ".hif"])
 
 # Of ISO/IEC 23008-12: pictures coded as HEVC, sequences of these, and both in general.
 _BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
-
-_BOXES = (b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"idat", b"uuid")
 
 
 @cache
@@ -31,33 +28,8 @@ def is_named_so(name: str) -> bool:
 
 def begins_so(head: bytes) -> bool:
     """Whether a file with these first bytes is HEIC or its kin, and not AVIF, which uses the same container."""
-    brands = iso_brands(head)
+    brands = iso_boxes.brands(head)
     return any(brand in brands for brand in _BRANDS) and not (b"avif" in brands or b"avis" in brands)
-
-
-def iso_brands(head: bytes) -> bytes:
-    """Of ISO base media, the brands by which video, HEIC and AVIF tell themselves apart, else nothing."""
-    return head[8 : max(12, min(int.from_bytes(head[:4], "big"), 256))] if head[4:8] == b"ftyp" else b""
-
-
-def is_cut_off(file: BinaryIO) -> bool:
-    """Whether a file ends within one of its boxes; where it is read from next is left open.
-
-    libheif leaves tiles out of which the bytes are missing, and a phone's photo has dozens.
-    """
-    end, begin = file.seek(0, os.SEEK_END), 0
-    while begin < end:
-        file.seek(begin)
-        header = file.read(16)
-        size, kind = int.from_bytes(header[:4], "big"), header[4:8]
-        if kind not in _BOXES:  # what others put behind a photo
-            return False
-        if size == 1:
-            size = int.from_bytes(header[8:16], "big")
-        if size == 0:  # reaches to the end, wherever that is
-            return False
-        begin += max(size, 8)
-    return begin > end
 
 
 def register() -> str | None:
