@@ -570,6 +570,15 @@ def test_urls_of_fsspec(tmp_path: Path, colours: np.ndarray) -> None:
     assert read_image(f"zip://inner/a.png::file://{tmp_path}/a.zip").pixels.shape == (12, 9, 3)
 
 
+@pytest.mark.parametrize(
+    "url", ["reference://a.png::file://{}", "reference::file://{}", "zip://a::reference::file://{}"]
+)
+def test_urls_of_texts_that_can_run_code_are_refused(tmp_path: Path, url: str) -> None:
+    text = tmp_path / "references.json"
+    text.write_text('{"version": 1, "refs": {"a.png": "base64:AAAA"}}')
+    assert "reference:// is not read" in refusal(url.format(text))
+
+
 def test_unknown_schemes_and_missing_packages() -> None:
     message = refusal("gopher://host/desk.png")
     assert "gopher://" in message and "s3://" in message
