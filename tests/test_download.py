@@ -227,6 +227,18 @@ def put_part(folder: Path, data: bytes) -> None:
     part_of(folder).write_bytes(data)
 
 
+def test_a_part_file_that_is_a_link_is_not_followed(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
+    """A folder `checkpoints` that came with an archive may hold one to any file of the user's."""
+    folder.mkdir()
+    mine = folder.parent / "mine"
+    mine.write_text("mine")
+    part_of(folder).symlink_to(mine)
+    with serving(good()) as server:
+        message = get_nothing(entry, folder, server.url)
+    assert "file.pt.part: it is a link; remove it" in message
+    assert mine.read_text() == "mine" and server.requests == []
+
+
 # All goes well
 
 
