@@ -370,6 +370,9 @@ def test_missing_files_name_the_nearest(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_things_that_are_not_files(tmp_path: Path) -> None:
     assert f"use `densecli batch {tmp_path}`" in refusal(tmp_path)
+    (tmp_path / "a; b").mkdir()
+    assert f"use `densecli batch '{tmp_path}/a; b'`" in refusal(tmp_path / "a; b")
+    assert f"run `densecli batch '{tmp_path}/$(b)*'`" in refusal(tmp_path / "$(b)*")
     link = tmp_path / "link.jpg"
     link.symlink_to(tmp_path / "gone.jpg")
     assert f"link to {tmp_path / 'gone.jpg'}, which does not exist" in refusal(link)
