@@ -43,6 +43,8 @@ _ARRAYS: tuple[tuple[str, str, int], ...] = (
     ("frames", "<i4", 4),
     ("sizes", "<u4", 0),
 )
+_OF_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, RuntimeError, zlib.error)
+"""What numpy, zipfile and json raise on bad data."""
 _MAX_HEADER = 1 << 20
 # Bounds for what a file may claim: 4 crop layers of 341 crops with the finest grid are far below.
 _MAX_CANDIDATES = 50_000_000
@@ -112,7 +114,7 @@ class ImageCandidates:
         except zipfile.BadZipFile as error:
             what = "is cut off or damaged" if _begins_as_zip(path) else "is no candidates file"
             raise InputError(f"{shown}: {what}; make it again with `densecli segment --save candidates`") from error
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zlib.error, NotImplementedError) as error:
+        except _OF_DAMAGE as error:
             raise InputError(
                 f"{shown}: is damaged ({reason_of(error)}); make it again with `densecli segment --save candidates`"
             ) from error

@@ -213,6 +213,8 @@ def test_crafted_files(folder: Path, fresh: Segmentation, tmp_path: Path, monkey
         ({"masks.bin": b""}, "masks"),
         ({"densecli.json": b"[]"}, "damaged"),
         ({"densecli.json": b"{"}, "damaged"),
+        ({"densecli.json": b"[" * 100_000}, "damaged"),
+        ({"densecli.json": next(iter(header(good).values())).replace(b'"outputs": 3', b'"outputs": 1e999')}, "damaged"),
         ({"densecli.json": None}, "no candidates file"),
         (header(good, schema="densecli/candidates/9"), "densecli/candidates/9"),
         (header(good, generator={"points_per_side": 8, "new": 1}), "does not know"),

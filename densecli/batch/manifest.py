@@ -269,16 +269,19 @@ def _entries(file: BinaryIO) -> Iterator[tuple[int, int, dict[str, Any]]]:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) and entry.get("schema") == SCHEMA and _lies_inside(entry) else None
+    return entry if isinstance(entry, dict) and entry.get("schema") == SCHEMA and _is_sound(entry) else None
 
 
-def _lies_inside(entry: dict[str, Any]) -> bool:
-    """Whether its outputs lie in the output folder. The folder may come from somebody else, and where its lines say
-    that outputs are called otherwise since, files go.
+def _is_sound(entry: dict[str, Any]) -> bool:
+    """Whether densecli can have written it, and its outputs lie in the output folder.
+
+    The folder may come from somebody else, and where its lines say that outputs are called otherwise since, files go.
     """
-    stem = entry.get("stem")
+    stem, frame, finished = entry.get("stem"), entry.get("frame"), entry.get("finished")
+    if not (finished is None or isinstance(finished, float | int)) or not (frame is None or isinstance(frame, int)):
+        return False
     if stem is None:
         return True
     place = PurePath(stem) if isinstance(stem, str) and "\0" not in stem else PurePath()

@@ -299,7 +299,7 @@ def read_summary(output_dir: Path, stem: str) -> dict[str, Any] | None:
     """The summary of an image of this output folder; None if it is not there or damaged."""
     try:
         document = json.loads(summary_path(output_dir, stem).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return document if _is_summary(document) else None
 

@@ -78,7 +78,7 @@ def test_a_torn_line_goes_and_what_follows_is_whole(tmp_path: Path, torn: bytes)
 def test_foreign_lines_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "manifest.jsonl"
     write(path, line("a"))
-    path.write_bytes(path.read_bytes() + b'[1]\nnull\n{"stem": "x"}\n\nno json\n')
+    path.write_bytes(path.read_bytes() + b'[1]\nnull\n{"stem": "x"}\n\nno json\n' + b"[" * 9999 + b"\n")
     with Record(tmp_path) as record:
         assert [entry["stem"] for entry in record.entries()] == ["a"]
 
@@ -88,6 +88,13 @@ def test_lines_of_outputs_outside_of_the_folder_are_passed_over(tmp_path: Path, 
     write(tmp_path / "manifest.jsonl", line("a"), {**line("b"), "stem": stem}, line("c/..d"))
     with Record(tmp_path) as record:
         assert [entry["stem"] for entry in record.entries()] == ["a", "c/..d"]
+
+
+@pytest.mark.parametrize("values", [{"finished": "x"}, {"finished": []}, {"frame": "x"}, {"frame": []}])
+def test_lines_that_cannot_be_densecli_s_are_passed_over(tmp_path: Path, values: dict[str, Any]) -> None:
+    write(tmp_path / "manifest.jsonl", line("a"), line("b") | values)
+    with Record(tmp_path) as record:
+        assert [entry["stem"] for entry in record.entries()] == ["a"]
 
 
 def test_over_all_shards_the_latest_line_counts(tmp_path: Path) -> None:

@@ -253,6 +253,7 @@ def test_a_manifest_of_somebody_else_deletes_nothing_outside_of_its_folder(photo
     entry = {"schema": SCHEMA, "input": "a", "source": "/a.docx", "frame": None, "status": "done", "outputs": []}
     stems = (str(mine[0].with_suffix("")), "../../../mine/thesis", "b")
     lines = [entry | {"stem": stem, "finished": number} for number, stem in enumerate(stems, 1)]
+    lines += [{"schema": SCHEMA, "status": "done"}, {"schema": SCHEMA, "status": "done", "stem": "c"}]
     own(Path("out/manifest.jsonl"), "".join(f"{to_line(line)}\n" for line in lines))
     assert run(batch_job(photos, kinds=("json", "yolo"))).done == 2
     assert all(path.exists() for path in mine)
