@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from densecli.errors import EXIT_ENVIRONMENT, EXIT_NOTHING_SUCCEEDED, DensecliError, EnvironmentProblem, InputError
-from densecli.sources import LoadedImage, read_image
+from densecli.sources import LoadedImage, opening, read_image
 
 Image.init()  # so that Image.SAVE lists every format
 
@@ -545,6 +545,21 @@ def test_reading_imports_neither_torch_nor_fsspec(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_stream_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: object) -> int:
+            view = memoryview(buffer)  # type: ignore[arg-type]
+            view[:] = (b"\xff\xd8\xff" + b"x" * len(view))[: len(view)]
+            return len(view)
+
+    monkeypatch.setattr(opening, "MOST_BYTES", 5_000_000)
+    with pytest.raises(InputError, match=r"^stdin: does not end after 0.005 GB; give it as a file here$"):
+        read_image("-", stdin=io.BufferedReader(Endless()))
 
 
 def test_urls_of_fsspec(tmp_path: Path, colours: np.ndarray) -> None:

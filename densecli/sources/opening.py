@@ -16,6 +16,8 @@ from densecli.sources.foreign import HEAD_BYTES, foreign_kind
 from densecli.wording import command_line, reason_of, shown_name
 
 CHUNK_BYTES = 1 << 20
+MOST_BYTES = 4_000_000_000
+"""Of a pipe or a download, which lie in memory; the largest picture that is read has as many, four a pixel."""
 
 
 def read_stdin(stream: BinaryIO) -> BinaryIO:
@@ -36,6 +38,8 @@ def slurp(name: str, stream: Any) -> BinaryIO:
         raise InputError(f"{shown_name(name)}: {kind}")
     buffer = io.BytesIO()
     while head:
+        if buffer.tell() + len(head) > MOST_BYTES:  # a server may send without end
+            raise InputError(f"{shown_name(name)}: does not end after {MOST_BYTES / 1e9:g} GB; give it as a file here")
         buffer.write(head)
         head = stream.read(CHUNK_BYTES)
     return buffer
