@@ -25,7 +25,7 @@ from densecli.places import Place
 from densecli.sinks import DATASET_KINDS
 from densecli.sinks.dataset_pictures import opens_everywhere
 from densecli.sinks.images import save_png
-from densecli.sinks.ownership import refuse_foreign_datasets
+from densecli.sinks.ownership import refuse_foreign_datasets, refuse_linked_folders
 from densecli.sources.names import natural_key
 from densecli.sources.own_outputs import HEAD_BYTES, PNG_MARK
 from densecli.sources.reading import read_image
@@ -134,6 +134,8 @@ class Datasets:
             if fresh is None:
                 self._miss(image_name)
             else:
+                for path in written.files(self._output_dir, fresh.stem, fresh.picture):
+                    refuse_linked_folders(path, self._place)
                 made += written.write(self._output_dir, fresh)
         self._place.send(made, keep=True)  # one may be a link to another
         for path in (*made, *brought):
@@ -195,12 +197,14 @@ class Datasets:
 
     def _save_copy(self, stem: str, pixels: np.ndarray) -> Path:
         path = _copy(self._output_dir, stem)
+        refuse_linked_folders(path, self._place)
         with complete_file(path) as temporary:
             save_png(pixels, temporary)
         return path
 
     def _unlink(self, paths: Iterable[Path]) -> None:
         for path in paths:
+            refuse_linked_folders(path, self._place)
             with explained(path):
                 path.unlink(missing_ok=True)
             self._place.outdate(path)

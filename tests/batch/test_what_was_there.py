@@ -20,6 +20,7 @@ from densecli.one_by_one import Job, segment_all
 from densecli.remote.staging import staging_folder
 from densecli.sinks import WriteOptions, parse_kinds
 from densecli.sources.collecting import Collection
+from densecli.sources.own_outputs import YOLO_MARK
 from tests.batch.conftest import MODEL, SETTINGS, batch_job, entries, make_photos, run
 
 
@@ -257,6 +258,21 @@ def test_a_manifest_of_somebody_else_deletes_nothing_outside_of_its_folder(photo
     own(Path("out/manifest.jsonl"), "".join(f"{to_line(line)}\n" for line in lines))
     assert run(batch_job(photos, kinds=("json", "yolo"))).done == 2
     assert all(path.exists() for path in mine)
+
+
+def test_data_sets_replace_nothing_behind_a_link(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = own(Path("mine/img0.txt"))
+    own(Path("out/yolo/data.yaml"), YOLO_MARK)
+    Path("out/yolo/labels").symlink_to("../../mine")
+    assert run(batch_job(photos, kinds=("json", "yolo"))).failed == 2
+    assert "out/yolo/labels: is a link" in capsys.readouterr().err
+    assert Path("mine/img0.txt").read_bytes() == mine and len(files_in(Path("mine"))) == 1
+    Path("out/yolo/labels").unlink()
+    Path("elsewhere").mkdir()
+    shutil.move("out/yolo", "elsewhere/yolo")
+    Path("out/yolo").symlink_to("../elsewhere/yolo")  # to a larger disk, say
+    assert run(batch_job(photos, kinds=("json", "yolo"))).failed == 0
+    assert len(files_in(Path("elsewhere/yolo/labels"))) == 2
 
 
 def test_an_input_that_two_lists_name_has_two_names(photos: Path) -> None:
