@@ -217,6 +217,8 @@ def _read(file: zipfile.ZipFile, path: Path, shown: str) -> ImageCandidates:
     _check(min(size) > 0 and size[0] * size[1] <= 1 << 31 and 0 <= n <= _MAX_CANDIDATES, "sizes")
     _check(len(crop_sizes) == len(best) == len(crop_list) and min(crop_sizes) >= 0, "crops")
     _check(1 <= outputs <= 16, "outputs")
+    most = (grid.layer_points_per_side(parameters, crop.layer) ** 2 * outputs for crop in crop_list)
+    _check(all(count <= limit for count, limit in zip(crop_sizes, most, strict=True)), "points")
     _check(1 <= rows <= 1 << 16 and 1 <= columns <= 1 << 16, "sizes")
     _check(bool(np.isfinite(best).all()), "scores")
     arrays = {name: _array(file, name, dtype, (n, columns) if columns else (n,)) for name, dtype, columns in _ARRAYS}
