@@ -26,12 +26,16 @@ from densecli.sinks import DATASET_KINDS
 from densecli.sinks.dataset_pictures import opens_everywhere
 from densecli.sinks.images import save_png
 from densecli.sinks.ownership import refuse_foreign_datasets, refuse_linked_folders
+from densecli.sources.decoding import MAX_PIXELS
 from densecli.sources.names import natural_key
 from densecli.sources.own_outputs import HEAD_BYTES, PNG_MARK
 from densecli.sources.reading import read_image
 from densecli.sources.sorting import sorted_names
 from densecli.sources.urls import local_path
 from densecli.wording import without_password
+
+_LONGEST_SIDE = 1 << 20
+"""Of the image of a summary: one run for each column of a wider one would take gigabytes, and it is made up."""
 
 
 @dataclass(frozen=True)
@@ -315,7 +319,8 @@ def _is_summary(document: Any) -> bool:
         size = [image["height"], image["width"]]
         return (
             document["schema"] == SUMMARY_SCHEMA
-            and all(isinstance(side, int) for side in size)
+            and all(isinstance(side, int) and 0 < side <= _LONGEST_SIDE for side in size)
+            and size[0] * size[1] <= MAX_PIXELS
             and isinstance(image["sha256"], str)
             and all(
                 mask["segmentation"]["size"] == size
