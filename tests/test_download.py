@@ -239,6 +239,12 @@ def test_a_part_file_that_is_a_link_is_not_followed(entry: checkpoints.Checkpoin
     assert mine.read_text() == "mine" and server.requests == []
 
 
+def test_a_url_of_a_registry_steers_no_terminal() -> None:
+    notices = io.StringIO()
+    Progress(notices).note("mine: file:///a\x1b[31m\nb: No such file")
+    assert notices.getvalue() == "mine: file:///a\\x1b[31m\\nb: No such file\n"
+
+
 # All goes well
 
 
