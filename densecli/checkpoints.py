@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from densecli.errors import CheckpointError, UsageError
+from densecli.files import temporary_beside
 from densecli.resources import resource_dir
 from densecli.user_cache import user_cache
 from densecli.wording import command_line, shown_name, url_of, without_password
@@ -392,7 +393,7 @@ def is_verified(entry: CheckpointEntry, path: Path) -> bool:
 def write_stamp(entry: CheckpointEntry, path: Path, status: os.stat_result) -> None:
     """Remember that the file at `path`, as it was when `status` was taken, is `entry`; silent where that cannot be."""
     stamp = stamp_path(path)
-    temporary = stamp.with_name(f"{stamp.name}.{os.getpid()}.part")
+    temporary = temporary_beside(stamp)  # a name that can be foreseen could be that of a link to another file
     try:
         temporary.write_text(json.dumps(_stamp(entry, status)) + "\n", encoding="utf-8")
         temporary.replace(stamp)

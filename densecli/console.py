@@ -12,6 +12,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from densecli.streams import json_for, told_where_full
+from densecli.wording import printable
 
 
 class Console:
@@ -73,11 +74,11 @@ class Console:
         """Something that went differently from what was asked."""
         if self.quiet:
             return
-        self._err(f"warning: {text}")
+        self._err(f"warning: {printable(text)}")
 
     def failure(self, text: str, error: BaseException) -> None:
         """An input that failed."""
-        self._err(f"densecli: error: {text}")
+        self._err(f"densecli: error: {printable(text)}")
         if self.verbose:
             self._err("".join(traceback.format_exception(error)).rstrip())
 

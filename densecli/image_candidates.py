@@ -43,6 +43,8 @@ _ARRAYS: tuple[tuple[str, str, int], ...] = (
     ("frames", "<i4", 4),
     ("sizes", "<u4", 0),
 )
+_OF_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, RuntimeError, zlib.error)
+"""What numpy, zipfile and json raise on bad data."""
 _MAX_HEADER = 1 << 20
 # Bounds for what a file may claim: 4 crop layers of 341 crops with the finest grid are far below.
 _MAX_CANDIDATES = 50_000_000
@@ -112,7 +114,7 @@ class ImageCandidates:
         except zipfile.BadZipFile as error:
             what = "is cut off or damaged" if _begins_as_zip(path) else "is no candidates file"
             raise InputError(f"{shown}: {what}; make it again with `densecli segment --save candidates`") from error
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zlib.error, NotImplementedError) as error:
+        except _OF_DAMAGE as error:
             raise InputError(
                 f"{shown}: is damaged ({reason_of(error)}); make it again with `densecli segment --save candidates`"
             ) from error
@@ -215,6 +217,8 @@ def _read(file: zipfile.ZipFile, path: Path, shown: str) -> ImageCandidates:
     _check(min(size) > 0 and size[0] * size[1] <= 1 << 31 and 0 <= n <= _MAX_CANDIDATES, "sizes")
     _check(len(crop_sizes) == len(best) == len(crop_list) and min(crop_sizes) >= 0, "crops")
     _check(1 <= outputs <= 16, "outputs")
+    most = (grid.layer_points_per_side(parameters, crop.layer) ** 2 * outputs for crop in crop_list)
+    _check(all(count <= limit for count, limit in zip(crop_sizes, most, strict=True)), "points")
     _check(1 <= rows <= 1 << 16 and 1 <= columns <= 1 << 16, "sizes")
     _check(bool(np.isfinite(best).all()), "scores")
     arrays = {name: _array(file, name, dtype, (n, columns) if columns else (n,)) for name, dtype, columns in _ARRAYS}

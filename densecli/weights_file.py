@@ -20,6 +20,8 @@ OFFICIAL = f"`{fetch_command('large')}` gets SAM 2.1"
 # Under which key a training program keeps the network, beside its optimiser and so on.
 _NESTS = ("model", "state_dict", "model_state_dict")
 _READ_AT_ONCE = 1 << 20
+# Numbers hardly become smaller: a file that grows more than this many times, and beyond so many bytes, was made to.
+_MOST_GROWTH, _GROWS_FREELY = 50, 1_000_000_000
 _ENCODER = "image_encoder."  # every SAM 2 network has one
 
 
@@ -129,7 +131,11 @@ def _can_be_mapped(path: Path) -> bool:
         raise wrong(path, "a TorchScript program, not weights; save the state_dict() of its network")
     if "data.pkl" not in names:
         raise wrong(path, "a zip archive without PyTorch weights; unpack it, or give another file")
-    return all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    packed = [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    unpacked = sum(entry.file_size for entry in packed)
+    if unpacked > max(_GROWS_FREELY, _MOST_GROWTH * path.stat().st_size):
+        raise wrong(path, f"unpacks to {unpacked / 1e9:.1f} GB, which no weights do; get them from who made them")
+    return not packed
 
 
 def _read_torch(path: Path, *, mmap: bool) -> dict[str, torch.Tensor]:

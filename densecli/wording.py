@@ -46,7 +46,7 @@ def url_of(given: str) -> str | None:
 
 def shown_name(name: str) -> str:
     """`name` on one line, printable whatever bytes the file system allowed in it, and without a password."""
-    return _printable(without_password(name)) or "''"
+    return printable(without_password(name)) or "''"
 
 
 def shown_input(given: str) -> str:
@@ -64,7 +64,7 @@ def reason_of(error: object) -> str:
     said = getattr(error, "strerror", None)  # of OSErrors, and of PyAV's errors, which are not all of that family
     if isinstance(said, str) and said:
         return without_password(said)
-    return _printable(without_password(" ".join(str(error).split()))) or type(error).__name__
+    return printable(without_password(" ".join(str(error).split()))) or type(error).__name__
 
 
 def short_reason_of(error: object) -> str:
@@ -73,7 +73,8 @@ def short_reason_of(error: object) -> str:
     return text if len(text) <= 200 else text[:197] + "…"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """`text` on one line, with what would steer a terminal written out."""
     if text.isprintable():  # nearly all are, and there is one for each output
         return text
     return "".join(

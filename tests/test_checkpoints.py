@@ -318,6 +318,17 @@ def test_verify_reads_again_after_a_change(entry: checkpoints.CheckpointEntry, t
     assert "\n" not in message
 
 
+def test_a_stamp_is_written_through_no_link(entry: checkpoints.CheckpointEntry, tmp_path: Path) -> None:
+    """Others may write in a folder of checkpoints that is shared, and foresee names."""
+    path, mine = tmp_path / "mine.pt", tmp_path / "other"
+    path.write_bytes(WEIGHTS)
+    mine.write_text("mine")
+    for link in (f"mine.pt.stamp.{os.getpid()}.part", "mine.pt.stamp"):
+        (tmp_path / link).symlink_to(mine)
+    checkpoints.verify(entry, path)
+    assert checkpoints.is_verified(entry, path) and mine.read_text() == "mine"
+
+
 def test_stamp_of_another_checkpoint_does_not_count(
     entry: checkpoints.CheckpointEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

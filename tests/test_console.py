@@ -46,6 +46,13 @@ def test_streams(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.err == "starting\nwarning: went on with 4\ndensecli: error: b.png: is empty\n"
 
 
+def test_what_others_wrote_in_a_file_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console() as console:
+        console.warning("a\x1b[31m\nb")
+        console.failure("c\x1b[31m\rd", InputError())
+    assert capsys.readouterr().err == "warning: a\\x1b[31m\\nb\ndensecli: error: c\\x1b[31m\\rd\n"
+
+
 def test_quiet_leaves_results_and_errors(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with Console(quiet=True) as console:
         console.notice("starting")

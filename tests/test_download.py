@@ -227,6 +227,24 @@ def put_part(folder: Path, data: bytes) -> None:
     part_of(folder).write_bytes(data)
 
 
+def test_a_part_file_that_is_a_link_is_not_followed(entry: checkpoints.CheckpointEntry, folder: Path) -> None:
+    """A folder `checkpoints` that came with an archive may hold one to any file of the user's."""
+    folder.mkdir()
+    mine = folder.parent / "mine"
+    mine.write_text("mine")
+    part_of(folder).symlink_to(mine)
+    with serving(good()) as server:
+        message = get_nothing(entry, folder, server.url)
+    assert "file.pt.part: it is a link; remove it" in message
+    assert mine.read_text() == "mine" and server.requests == []
+
+
+def test_a_url_of_a_registry_steers_no_terminal() -> None:
+    notices = io.StringIO()
+    Progress(notices).note("mine: file:///a\x1b[31m\nb: No such file")
+    assert notices.getvalue() == "mine: file:///a\\x1b[31m\\nb: No such file\n"
+
+
 # All goes well
 
 

@@ -204,6 +204,10 @@ def test_crafted_files(folder: Path, fresh: Segmentation, tmp_path: Path, monkey
     frames = arrays["frames"].copy()
     frames[:, 2] += 10_000
     image = {**fresh.image, "width": 10}
+    many = 8 * 8 * 3 + 1  # than that many points can have: a megabyte of zeros could unpack to gigabytes
+    columns = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
+    more = {f"{name}.npy": npy(np.resize(array, (many, *array.shape[1:]))) for name, array in columns.items()}
+    more["sizes.npy"] = npy(np.zeros(many, np.uint32))
     for changes, said in [
         ({"predicted_iou.npy": npy(np.array([Runs()] * n, dtype=object))}, "damaged"),
         ({"frames.npy": npy(frames)}, "damaged"),
@@ -213,11 +217,14 @@ def test_crafted_files(folder: Path, fresh: Segmentation, tmp_path: Path, monkey
         ({"masks.bin": b""}, "masks"),
         ({"densecli.json": b"[]"}, "damaged"),
         ({"densecli.json": b"{"}, "damaged"),
+        ({"densecli.json": b"[" * 100_000}, "damaged"),
+        ({"densecli.json": next(iter(header(good).values())).replace(b'"outputs": 3', b'"outputs": 1e999')}, "damaged"),
         ({"densecli.json": None}, "no candidates file"),
         (header(good, schema="densecli/candidates/9"), "densecli/candidates/9"),
         (header(good, generator={"points_per_side": 8, "new": 1}), "does not know"),
         (header(good, crop_sizes=[-1]), "damaged"),
         (header(good, crop_sizes=[10**9]), "damaged"),
+        ({**header(good, crop_sizes=[many]), **more, "masks.bin": b""}, "points"),
         (header(good, floor={}), "damaged"),
         (header(good, floor={"predicted_iou": float("nan"), "stability": 0.5}), "scores"),
         (header(good, model={"name": "starter"}), "damaged"),

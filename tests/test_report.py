@@ -6,7 +6,9 @@ import json
 import os
 import re
 import statistics
+import struct
 import urllib.parse
+import zlib
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -333,13 +335,37 @@ def test_without_a_summary_there_are_no_masks_to_show(segmentation: Segmentation
     assert page.pictures()["in/cup.png"]["masks"] is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"image": {"width": 1}}', '{"image": null}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", '{"image": {"width": 1}}', '{"image": null}', "\xff", "[" * 100_000,
+     '{"image": {"width": 0, "height": 0}}', '{"image": {"width": 1e999, "height": 1}}'],
+)  # fmt: skip
 def test_a_damaged_summary_costs_its_picture_only(segmentation: Segmentation, tmp_path: Path, text: str) -> None:
     write_outputs(segmentation, tmp_path, "good")
     write_outputs(segmentation, tmp_path, "bad")
     (tmp_path / "bad_masks.json").write_text(text, encoding="latin-1")
     page = Page(write_report(tmp_path, [line_of("bad"), line_of("good"), line_of("gone")]))
     assert [row[6] is None for row in page.rows] == [True, False, True]
+
+
+def test_a_picture_that_unpacks_to_gigabytes_costs_itself_only(tmp_path: Path) -> None:
+    """In an output folder that came from somebody else; of densecli's own the largest has a gigapixel."""
+    side = 40_000
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(side // 8 + 1) * side, 1)), (b"IEND", b"")]
+    packed = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    (tmp_path / "bad_overlay.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+    page = Page(write_report(tmp_path, [line_of("bad", outputs=["bad_overlay.png"])]))
+    assert page.rows[0][6] is None
+
+
+@pytest.mark.parametrize("wrong", [10**40, 1e308, -5, 1e999, "x", ["x"], {}])
+@pytest.mark.parametrize("key", ["masks", "coverage", "seconds", "index", "outputs", "frame", "error", "source"])
+def test_whatever_a_manifest_says_there_is_a_page(tmp_path: Path, key: str, wrong: object) -> None:
+    page = Page(write_report(tmp_path, [line_of("bad", **{key: wrong}), line_of("good", outputs=[])]))
+    assert sorted(row[1] for row in page.rows) == ["in/bad.png", "in/good.png"]
 
 
 def test_outputs_elsewhere_are_not_shown(segmentation: Segmentation, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from densecli.sources.names import collision_key, stem_and_suffix
         (["zip://inner/a.png::file:///x/b.zip"], ["a"]),
         (["https://host/a:b|c.png"], ["a_b_c"]),
         ([".jpg", "archive.2024.jpg", "/"], [".jpg", "archive.2024", "image"]),
+        (["..jpg", "a/...jpg"], ["..jpg", "...jpg"]),
     ],
 )
 def test_output_names(inputs: list[str], expected: list[str]) -> None:
@@ -85,6 +86,11 @@ def test_stem_and_suffix_are_those_of_pathlib(name: str) -> None:
     assume(name != "." and not (name.endswith(".") and sys.version_info >= (3, 14)))  # whose suffix was none before
     assume(not name.startswith(".."))
     assert stem_and_suffix(name) == (PurePosixPath(name).stem, PurePosixPath(name).suffix)
+
+
+@pytest.mark.parametrize("name", ["..jpg", "...mp4", "....mp4", "...", "."])
+def test_no_stem_leads_out_of_its_folder(name: str) -> None:
+    assert stem_and_suffix(name) == (name, "")
 
 
 @given(st.text(max_size=9) | st.text("aÄß.", max_size=9))

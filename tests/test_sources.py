@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from densecli.errors import EXIT_ENVIRONMENT, EXIT_NOTHING_SUCCEEDED, DensecliError, EnvironmentProblem, InputError
-from densecli.sources import LoadedImage, read_image
+from densecli.sources import LoadedImage, opening, read_image
 
 Image.init()  # so that Image.SAVE lists every format
 
@@ -370,6 +370,9 @@ def test_missing_files_name_the_nearest(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_things_that_are_not_files(tmp_path: Path) -> None:
     assert f"use `densecli batch {tmp_path}`" in refusal(tmp_path)
+    (tmp_path / "a; b").mkdir()
+    assert f"use `densecli batch '{tmp_path}/a; b'`" in refusal(tmp_path / "a; b")
+    assert f"run `densecli batch '{tmp_path}/$(b)*'`" in refusal(tmp_path / "$(b)*")
     link = tmp_path / "link.jpg"
     link.symlink_to(tmp_path / "gone.jpg")
     assert f"link to {tmp_path / 'gone.jpg'}, which does not exist" in refusal(link)
@@ -571,6 +574,21 @@ def test_reading_imports_neither_torch_nor_fsspec(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_stream_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: object) -> int:
+            view = memoryview(buffer)  # type: ignore[arg-type]
+            view[:] = (b"\xff\xd8\xff" + b"x" * len(view))[: len(view)]
+            return len(view)
+
+    monkeypatch.setattr(opening, "MOST_BYTES", 5_000_000)
+    with pytest.raises(InputError, match=r"^stdin: does not end after 0.005 GB; give it as a file here$"):
+        read_image("-", stdin=io.BufferedReader(Endless()))
+
+
 def test_urls_of_fsspec(tmp_path: Path, colours: np.ndarray) -> None:
     import fsspec
 
@@ -595,6 +613,15 @@ def test_urls_of_fsspec(tmp_path: Path, colours: np.ndarray) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("inner/a.png", data)
     assert read_image(f"zip://inner/a.png::file://{tmp_path}/a.zip").pixels.shape == (12, 9, 3)
+
+
+@pytest.mark.parametrize(
+    "url", ["reference://a.png::file://{}", "reference::file://{}", "zip://a::reference::file://{}"]
+)
+def test_urls_of_texts_that_can_run_code_are_refused(tmp_path: Path, url: str) -> None:
+    text = tmp_path / "references.json"
+    text.write_text('{"version": 1, "refs": {"a.png": "base64:AAAA"}}')
+    assert "reference:// is not read" in refusal(url.format(text))
 
 
 def test_unknown_schemes_and_missing_packages() -> None:

@@ -51,6 +51,17 @@ def test_a_repacked_archive(compression: int, tmp_path: Path, monkeypatch: pytes
     assert mapped == [compression == zipfile.ZIP_STORED]
 
 
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pt"
+    torch.save(STATE, path)
+    repacked(path, zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("more", b"")  # so that the directory is written anew
+        archive.infolist()[0].file_size = 3_000_000_000
+    with pytest.raises(CheckpointError, match=r"mine.pt: unpacks to 3.0 GB, which no weights do"):
+        read_weights(path)
+
+
 @given(
     st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]), st.floats(0, 1, exclude_max=True), st.integers(1, 255)
 )

@@ -122,11 +122,11 @@ class Spanning:
         gone = set() if job.shard else record.renamed(self._met)
         gone |= self._mended | (record.outdated(self._is_outdated) if self._states else set())
         for entry in record.entries(renamed=gone) if self._datasets.kinds or job.shard else ():
-            if entry.get("status") != "done":
+            if entry.get("status") != "done" or entry.get("stem") is None:
                 continue
             stem, frame = str(entry["stem"]), entry.get("frame")
             # What earlier runs and other shards did belongs to the data sets of the folder as well.
-            self._datasets.add(stem, _dataset_name(str(entry["input"]), str(entry["source"]), frame))
+            self._datasets.add(stem, _dataset_name(str(entry.get("input")), str(entry.get("source")), frame))
             if frame is not None and job.shard and job.takes(frame):
                 state = self._state(entry.get("size"), entry.get("mtime_ns"))
                 rank = (0, float(entry.get("finished") or 0))
@@ -134,8 +134,10 @@ class Spanning:
                 self._overlay_videos.add(stem.rpartition("/")[0], shown, state, rank)
         if self._datasets.kinds:
             for entry in record.of_keys(gone) if gone else ():
+                if entry.get("stem") is None:  # a failure that is none any more
+                    continue
                 stem, frame = str(entry["stem"]), entry.get("frame")
-                self._datasets.remove(stem, _dataset_name(str(entry["input"]), str(entry["source"]), frame))
+                self._datasets.remove(stem, _dataset_name(str(entry.get("input")), str(entry.get("source")), frame))
             console.status("writing data sets")
             for path in self._datasets.finish():
                 console.notice(f"data set: {self._place.shown(path)}")

@@ -16,7 +16,7 @@ import os
 from array import array
 from collections.abc import Callable, Container, Iterator
 from hashlib import blake2b
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -166,7 +166,8 @@ def _digest(text: str) -> int:
 class Record:
     """What all manifests of a folder say, the latest line per output name; lines stay on disk. Not thread-safe.
 
-    Some 50 bytes of memory a line. Lines that are no JSON object of this schema are passed over.
+    Some 50 bytes of memory a line. Lines that are no JSON object of this schema, or whose outputs would lie outside of
+    the folder, are passed over.
     """
 
     def __init__(self, output_dir: Path) -> None:
@@ -268,6 +269,20 @@ def _entries(file: BinaryIO) -> Iterator[tuple[int, int, dict[str, Any]]]:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) and entry.get("schema") == SCHEMA else None
+    return entry if isinstance(entry, dict) and entry.get("schema") == SCHEMA and _is_sound(entry) else None
+
+
+def _is_sound(entry: dict[str, Any]) -> bool:
+    """Whether densecli can have written it, and its outputs lie in the output folder.
+
+    The folder may come from somebody else, and where its lines say that outputs are called otherwise since, files go.
+    """
+    stem, frame, finished = entry.get("stem"), entry.get("frame"), entry.get("finished")
+    if not (finished is None or isinstance(finished, float | int)) or not (frame is None or isinstance(frame, int)):
+        return False
+    if stem is None:
+        return True
+    place = PurePath(stem) if isinstance(stem, str) and "\0" not in stem else PurePath()
+    return bool(place.parts) and not place.anchor and ".." not in place.parts

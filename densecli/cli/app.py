@@ -14,6 +14,7 @@ from typing import Any
 from densecli import errors, streams
 from densecli.cli import help_formatter
 from densecli.doctor import flags
+from densecli.wording import printable
 
 _NEEDS_NO_FOLDER = frozenset(["--version", "-V", "--help", "-h"])
 _TREE = "densecli.cli.tree"
@@ -116,7 +117,8 @@ def _verbose() -> bool:
 
 
 def _fail(message: str, code: int, *, with_traceback: bool = False) -> int:
-    print(f"densecli: error: {message}", file=sys.stderr)
+    # Messages tell what stands in files of others: keys, names of classes.
+    print(f"densecli: error: {printable(message)}", file=sys.stderr)
     if with_traceback:
         traceback.print_exc()
     return code

@@ -129,6 +129,7 @@ def _locate(entry: CheckpointEntry, folder: Path | None) -> Location:
 def _each(entries: list[CheckpointEntry], action: Callable[[CheckpointEntry], str], failed_how: str) -> None:
     """Run `action` for every entry and print its line; one that fails does not keep the others from their turn."""
     from densecli.errors import CheckpointError
+    from densecli.wording import printable
 
     failed = []
     for entry in entries:
@@ -138,7 +139,7 @@ def _each(entries: list[CheckpointEntry], action: Callable[[CheckpointEntry], st
             if len(entries) == 1:
                 raise
             failed.append(entry.name)
-            print(f"densecli: error: {error}", file=sys.stderr)
+            print(f"densecli: error: {printable(str(error))}", file=sys.stderr)
     if failed:
         raise CheckpointError(f"{len(failed)} of {len(entries)} checkpoints {failed_how}: {', '.join(failed)}.")
 

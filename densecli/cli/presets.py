@@ -108,6 +108,7 @@ def new_command(
     from densecli.files import complete_file
     from densecli.preset_wording import template
     from densecli.presets import is_shipped, load_preset, same_file
+    from densecli.wording import command_line, shown_name
 
     base = load_preset(base_name)
     if file.suffix not in (".yaml", ".yml"):
@@ -120,7 +121,8 @@ def new_command(
     with complete_file(file, "another place") as temporary:
         temporary.write_text(template(base, extends), encoding="utf-8")
     print(str(file))
-    print(f"Edit it, then: densecli presets check {file}, and densecli segment IMAGE --preset {file}", file=sys.stderr)
+    word = shown_name(command_line([str(file)]))
+    print(f"Edit it, then: densecli presets check {word}, and densecli segment IMAGE --preset {word}", file=sys.stderr)
 
 
 def _notes(preset: Preset) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -68,11 +69,15 @@ def unset(name: str) -> str:
 
 
 def own_folder(name: str) -> Path:
-    """A folder for the user in a place where one can be made: not every user of a container has a home."""
-    for place in (Path(os.path.expanduser("~")), Path(tempfile.gettempdir()), Path("/var/tmp")):
+    """A folder for the user in a place where one can be made: not every user of a container has a home.
+
+    Elsewhere than there it has a name that nobody can foresee: others could put into it what Python then runs.
+    """
+    home = Path(os.path.expanduser("~"))
+    for place in (home, Path(tempfile.gettempdir()), Path("/var/tmp")):
         if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
-            return place / name
-    return Path(tempfile.gettempdir()) / name
+            return place / (name if place == home else f"{name}-{secrets.token_hex(4)}")
+    return Path(tempfile.gettempdir()) / f"{name}-{secrets.token_hex(4)}"
 
 
 def install_sam2() -> str:

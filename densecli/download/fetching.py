@@ -209,9 +209,13 @@ def _lock(target: Path, entry: CheckpointEntry, progress: Progress) -> Iterator[
 
 
 def _open_part(part: Path) -> IO[bytes]:
+    # A folder that came from somebody else may hold a link of this name to any file of the user's.
+    if part.is_symlink():
+        raise CheckpointError(f"Cannot write {part}: it is a link; remove it, and run this again.")
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
         # Unbuffered: after kill -9 everything that was received is in the file.
-        return open(os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b", buffering=0)
+        return open(os.open(part, flags, 0o666), "r+b", buffering=0)
     except OSError as error:
         _raise_not_writable(part.parent, error)
 

@@ -8,6 +8,7 @@ import time
 from typing import IO, Any
 
 from densecli.checkpoints import megabytes
+from densecli.wording import printable
 
 
 class Progress:
@@ -70,6 +71,7 @@ class Progress:
         """One line that is worth reading."""
         if self._quiet:
             return
+        text = printable(text)  # a registry of others has URLs in it
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:

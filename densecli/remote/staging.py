@@ -49,4 +49,5 @@ def staging_folder(url: str, shard: tuple[int, int] | None = None) -> Path:
     clean = url.rstrip("/")
     digest = hashlib.sha256(f"{clean} {shard}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
     last = re.sub(r'[<>:"|?*\\\x00-\x1f]', "_", clean.rsplit("/", 1)[-1])
-    return cache / "uploads" / digest / fitting(last or "out")
+    # Of dots alone it would be the folder of all uploads, which is removed when one of them ends.
+    return cache / "uploads" / digest / fitting(last if last.strip(".") else "out")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ ON CONFLICT (identity) DO UPDATE SET
     seconds = excluded.seconds, rest = excluded.rest
 WHERE NOT (excluded.status = 'skipped' AND entries.status = 'done')
 """
+_TOO_LARGE = 1 << 53
+"""For figures of a run, and for SQLite's sums."""
 _COLUMNS = "id, status, masks, coverage, seconds, rest"
 _ORDER = "place IS NULL, place, id"
 
@@ -159,11 +160,15 @@ def _record(line: Mapping[str, Any]) -> tuple[Any, ...]:
         None if masks is None else int(masks),
         _number(line.get("coverage")),
         _number(line.get("seconds")),
-        json.dumps([name, str(line.get("error") or ""), source, [str(output) for output in line.get("outputs") or ()]]),
+        json.dumps([name, str(line.get("error") or ""), source, _names(line.get("outputs"))]),
     )
 
 
+def _names(value: Any) -> list[str]:
+    return [str(name) for name in value] if isinstance(value, list) else []
+
+
 def _number(value: Any) -> float | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _TOO_LARGE:
         return value
     return None

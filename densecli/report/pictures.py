@@ -24,6 +24,7 @@ from densecli.output_names import ENDINGS, REPORT_PICTURES
 from densecli.report.entries import Entry
 from densecli.report.shrinking import shrink
 from densecli.sources import local_path, read_image
+from densecli.sources.decoding import MAX_PIXELS
 from densecli.sources.own_outputs import REPORT_MARK
 
 # Changes whenever the pictures or scripts do, so that those of an older densecli are made again.
@@ -58,8 +59,9 @@ class PictureMaker:
             pixels, details = self._details(entry, summary, overlay_path)
             details |= {"overlay": _href(overlay_path), "summary": _href(summary_path)}
             text = json.dumps(details, separators=(",", ":"), allow_nan=False)
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, SyntaxError):
-            # Deleted or damaged since; the page says that there is no picture. (SyntaxError: what is no PNG.)
+        except (
+            Exception
+        ):  # deleted or damaged since, of which there are a dozen kinds; the page says that there is none
             return None
         with complete_file(picture) as temporary:
             Image.fromarray(pixels).save(temporary, format="JPEG", quality=76, subsampling=0)
@@ -170,8 +172,10 @@ def _fitting(width: int, height: int) -> tuple[int, int]:
 
 
 def _small_overlay(path: Path, size: tuple[int, int] | None) -> np.ndarray:
-    # Not by Image.open, which warns of and refuses pictures that are large: this one is densecli's own.
+    # Not by Image.open, which warns of and refuses pictures that are large: this one is densecli's own, or seems so.
     with PngImagePlugin.PngImageFile(str(path)) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError("larger than any that densecli reads")
         small = image.convert("RGB").resize(size or _fitting(*image.size), Image.Resampling.BOX, reducing_gap=2.0)
         return np.asarray(small)
 

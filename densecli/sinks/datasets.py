@@ -25,13 +25,17 @@ from densecli.places import Place
 from densecli.sinks import DATASET_KINDS
 from densecli.sinks.dataset_pictures import opens_everywhere
 from densecli.sinks.images import save_png
-from densecli.sinks.ownership import refuse_foreign_datasets
+from densecli.sinks.ownership import refuse_foreign_datasets, refuse_linked_folders
+from densecli.sources.decoding import MAX_PIXELS
 from densecli.sources.names import natural_key
 from densecli.sources.own_outputs import HEAD_BYTES, PNG_MARK
 from densecli.sources.reading import read_image
 from densecli.sources.sorting import sorted_names
 from densecli.sources.urls import local_path
 from densecli.wording import without_password
+
+_LONGEST_SIDE = 1 << 20
+"""Of the image of a summary: one run for each column of a wider one would take gigabytes, and it is made up."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,8 @@ class Datasets:
             if fresh is None:
                 self._miss(image_name)
             else:
+                for path in written.files(self._output_dir, fresh.stem, fresh.picture):
+                    refuse_linked_folders(path, self._place)
                 made += written.write(self._output_dir, fresh)
         self._place.send(made, keep=True)  # one may be a link to another
         for path in (*made, *brought):
@@ -195,12 +201,14 @@ class Datasets:
 
     def _save_copy(self, stem: str, pixels: np.ndarray) -> Path:
         path = _copy(self._output_dir, stem)
+        refuse_linked_folders(path, self._place)
         with complete_file(path) as temporary:
             save_png(pixels, temporary)
         return path
 
     def _unlink(self, paths: Iterable[Path]) -> None:
         for path in paths:
+            refuse_linked_folders(path, self._place)
             with explained(path):
                 path.unlink(missing_ok=True)
             self._place.outdate(path)
@@ -299,7 +307,7 @@ def read_summary(output_dir: Path, stem: str) -> dict[str, Any] | None:
     """The summary of an image of this output folder; None if it is not there or damaged."""
     try:
         document = json.loads(summary_path(output_dir, stem).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return document if _is_summary(document) else None
 
@@ -311,7 +319,8 @@ def _is_summary(document: Any) -> bool:
         size = [image["height"], image["width"]]
         return (
             document["schema"] == SUMMARY_SCHEMA
-            and all(isinstance(side, int) for side in size)
+            and all(isinstance(side, int) and 0 < side <= _LONGEST_SIDE for side in size)
+            and size[0] * size[1] <= MAX_PIXELS
             and isinstance(image["sha256"], str)
             and all(
                 mask["segmentation"]["size"] == size

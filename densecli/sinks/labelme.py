@@ -40,7 +40,7 @@ def keeps(path: Path) -> bool:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
         return False
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return not _is_laid_out_as_ours(path)  # cut off by a power cut
     try:
         return bool(document[_OURS]["shapes"] != _digest(map(_text, document["shapes"])))

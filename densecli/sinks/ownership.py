@@ -63,6 +63,23 @@ def refuse_foreign_datasets(kinds: Sequence[str], place: Place) -> None:
             raise _foreign(place, path)
 
 
+def refuse_linked_folders(path: Path, place: Place) -> None:
+    """Raise OutputError where a folder of a data set, on the way to a file of it, is a link.
+
+    A file of numbers does not tell who wrote it, and an output folder of somebody else may lead to the user's own. The
+    data set itself may be a link.
+    """
+    top, *folders, _ = path.relative_to(place.folder).parts
+    folder = place.folder / top
+    for name in folders:
+        folder /= name
+        if folder.is_symlink():
+            raise OutputError(
+                f"{place.shown(folder)}: is a link, which densecli never makes of a folder of a data set; remove it, "
+                "or choose another --output-dir"
+            )
+
+
 def refuse_foreign_report(place: Place) -> None:
     """The same of the report. Raises OutputError."""
     path = place.folder / REPORT

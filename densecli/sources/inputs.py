@@ -14,7 +14,7 @@ from densecli.errors import DensecliError, InputError
 from densecli.sources.folders import LocalFolder, facts_of, folder_at
 from densecli.sources.list_names import ListedFile, ListNames, place_number, place_numbers, stem_of
 from densecli.sources.lists import InputList
-from densecli.sources.names import distinct_names, name_candidates
+from densecli.sources.names import distinct_names, name_candidates, stem_and_suffix
 from densecli.sources.own_outputs import is_own_file, is_own_folder
 from densecli.sources.patterns import AnyPattern, has_magic, split_pattern
 from densecli.sources.tree_names import file_name, is_image, is_video
@@ -280,7 +280,7 @@ def _root_names(given: str, kind: str) -> list[str]:
     local = local_path(root)
     place = os.path.abspath(local) if local is not None else root.partition("::")[0].split("://", 1)[-1]
     inside = os.path.splitdrive(place)[1] if local is not None else place
-    parts = [part for part in inside.replace(os.sep, "/").split("/") if part] or ["root"]
+    parts = [part for part in inside.replace(os.sep, "/").split("/") if part not in ("", ".", "..")] or ["root"]
     if kind == "list":
-        parts[-1] = PurePath(file_name(given)).stem
+        parts[-1] = stem_and_suffix(file_name(given))[0]
     return ["_".join(parts[-count:]) for count in range(1, len(parts) + 1)]

@@ -92,7 +92,7 @@ def name_candidates(name: str) -> Iterator[str]:
         path = PurePath(name)
         parts = [part for part in path.parts if part != path.anchor]
     parts = [part for part in parts if part not in ("", ".", "..")] or ["image"]
-    yield fitting(PurePath(parts[-1]).stem)
+    yield fitting(stem_and_suffix(parts[-1])[0])
     for count in range(1, len(parts) + 1):
         yield fitting("_".join(parts[-count:]))
 
@@ -107,9 +107,12 @@ def fitting(name: str) -> str:
 
 
 def stem_and_suffix(name: str) -> tuple[str, str]:
-    """Of a file's name, without folders, as PurePath tells them: it takes ten times as long, and there are millions."""
+    """Of a file's name, without folders, as PurePath tells them: it takes ten times as long, and there are millions.
+
+    But never a stem of dots alone, as of `...mp4`: outputs of that name would lie outside of their folder.
+    """
     dot = name.rfind(".")
-    return (name[:dot], name[dot:]) if 0 < dot < len(name) - 1 else (name, "")
+    return (name[:dot], name[dot:]) if dot < len(name) - 1 and name[: max(dot, 0)].strip(".") else (name, "")
 
 
 def collision_key(name: str) -> str:

@@ -13,9 +13,11 @@ from typing import Any, BinaryIO
 
 from densecli.errors import InputError
 from densecli.sources.foreign import HEAD_BYTES, foreign_kind
-from densecli.wording import reason_of, shown_name
+from densecli.wording import command_line, reason_of, shown_name
 
 CHUNK_BYTES = 1 << 20
+MOST_BYTES = 4_000_000_000
+"""Of a pipe or a download, which lie in memory; the largest picture that is read has as many, four a pixel."""
 
 
 def read_stdin(stream: BinaryIO) -> BinaryIO:
@@ -36,6 +38,8 @@ def slurp(name: str, stream: Any) -> BinaryIO:
         raise InputError(f"{shown_name(name)}: {kind}")
     buffer = io.BytesIO()
     while head:
+        if buffer.tell() + len(head) > MOST_BYTES:  # a server may send without end
+            raise InputError(f"{shown_name(name)}: does not end after {MOST_BYTES / 1e9:g} GB; give it as a file here")
         buffer.write(head)
         head = stream.read(CHUNK_BYTES)
     return buffer
@@ -47,7 +51,7 @@ def open_path(name: str, path: str, stack: contextlib.ExitStack) -> BinaryIO:
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            raise InputError(f"{shown}: is a folder; use `densecli batch {shown}`")
+            raise InputError(f"{shown}: is a folder; use `{_batch(name)}`")
         # `<(command)` of a shell and /dev/stdin are pipes with somebody at the other end; a named pipe need not be.
         is_pipe = stat.S_ISFIFO(mode) and (path == "/dev/stdin" or path.startswith(("/dev/fd/", "/proc/")))
         if not stat.S_ISREG(mode) and not is_pipe:
@@ -67,6 +71,11 @@ def open_path(name: str, path: str, stack: contextlib.ExitStack) -> BinaryIO:
         raise InputError(f"{shown}: cannot be opened: {reason_of(error)}; check the path") from error
 
 
+def _batch(name: str) -> str:
+    """The command for what `segment` does not take, fit to be pasted, whatever a folder is called."""
+    return shown_name(command_line(["densecli", "batch", name]))
+
+
 def _missing(shown: str, path: str) -> str:
     """Why `path` is not there, with the nearest name that is."""
     if os.path.islink(path):
@@ -75,7 +84,7 @@ def _missing(shown: str, path: str) -> str:
     if folder and not os.path.isdir(folder):
         return f"{shown}: does not exist, nor does its folder; check the path (relative paths start at {os.getcwd()})"
     if any(character in base for character in "*?["):
-        return f"{shown}: does not exist; to use a pattern, run `densecli batch '{shown}'`"
+        return f"{shown}: does not exist; to use a pattern, run `{_batch(path)}`"
     try:
         with os.scandir(folder or ".") as entries:
             nearby = {entry.name.casefold(): entry.name for entry in itertools.islice(entries, 5000)}

@@ -45,7 +45,7 @@ def test_any_name_is_one_line_of_utf8_and_comes_back(name: str) -> None:
 
 def test_a_line_is_found_again_by_its_place(tmp_path: Path) -> None:
     with Manifest(manifest_path(tmp_path)) as manifest:
-        entries = [{"schema": SCHEMA, "input": name, "stem": "ä\udcff" * count} for count, name in enumerate("abc")]
+        entries = [{"schema": SCHEMA, "input": name, "stem": "ä\udcff" * count} for count, name in enumerate("abc", 1)]
         places = [manifest.append(entry) for entry in entries]
         assert [manifest.line(*place) for place in places] == entries
         assert manifest.append(entries[0]) != places[0]  # lines go on behind what was read
@@ -78,7 +78,21 @@ def test_a_torn_line_goes_and_what_follows_is_whole(tmp_path: Path, torn: bytes)
 def test_foreign_lines_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "manifest.jsonl"
     write(path, line("a"))
-    path.write_bytes(path.read_bytes() + b'[1]\nnull\n{"stem": "x"}\n\nno json\n')
+    path.write_bytes(path.read_bytes() + b'[1]\nnull\n{"stem": "x"}\n\nno json\n' + b"[" * 9999 + b"\n")
+    with Record(tmp_path) as record:
+        assert [entry["stem"] for entry in record.entries()] == ["a"]
+
+
+@pytest.mark.parametrize("stem", ["/etc/x", "../x", "a/../../x", "..", ".", "", "a\0b", 7, ["a"]])
+def test_lines_of_outputs_outside_of_the_folder_are_passed_over(tmp_path: Path, stem: Any) -> None:
+    write(tmp_path / "manifest.jsonl", line("a"), {**line("b"), "stem": stem}, line("c/..d"))
+    with Record(tmp_path) as record:
+        assert [entry["stem"] for entry in record.entries()] == ["a", "c/..d"]
+
+
+@pytest.mark.parametrize("values", [{"finished": "x"}, {"finished": []}, {"frame": "x"}, {"frame": []}])
+def test_lines_that_cannot_be_densecli_s_are_passed_over(tmp_path: Path, values: dict[str, Any]) -> None:
+    write(tmp_path / "manifest.jsonl", line("a"), line("b") | values)
     with Record(tmp_path) as record:
         assert [entry["stem"] for entry in record.entries()] == ["a"]
 

@@ -37,6 +37,12 @@ def video(tmp_path: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) ->
     return Path("clip.mp4")
 
 
+def test_frames_of_a_video_called_by_dots_stay_in_the_output_folder(video: Path) -> None:
+    video.rename("...mp4")
+    assert run(batch_job("...mp4", out="a/out", kinds=("json",))).done == 3
+    assert [path.name for path in Path("a").iterdir()] == ["out"]
+
+
 # --- whose they are --------------------------------------------------------------------------------------------------
 
 

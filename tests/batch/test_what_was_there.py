@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densecli.batch.manifest import Record, key_of
+from densecli.batch.manifest import SCHEMA, Record, key_of, to_line
 from densecli.batch.rehearsal import rehearse
 from densecli.console import Console
 from densecli.errors import OutputError
@@ -20,6 +20,7 @@ from densecli.one_by_one import Job, segment_all
 from densecli.remote.staging import staging_folder
 from densecli.sinks import WriteOptions, parse_kinds
 from densecli.sources.collecting import Collection
+from densecli.sources.own_outputs import YOLO_MARK
 from tests.batch.conftest import MODEL, SETTINGS, batch_job, entries, make_photos, run
 
 
@@ -243,6 +244,35 @@ def test_an_input_whose_name_changed_is_in_the_data_sets_once(photos: Path) -> N
     with Record(Path("out")) as record:
         renamed = record.renamed({key_of(stem) for stem in ("more/other", "photos/img0", "photos/img1")})
         assert sorted(entry["stem"] for entry in record.of_keys(renamed)) == ["img0", "img1"]
+
+
+def test_a_manifest_of_somebody_else_deletes_nothing_outside_of_its_folder(photos: Path, tmp_path: Path) -> None:
+    """It says that an input's outputs are called otherwise since, and were called like files elsewhere."""
+    mine = [tmp_path / "mine" / name for name in ("thesis.docx", "thesis.txt")]
+    for path in mine:
+        own(path)
+    entry = {"schema": SCHEMA, "input": "a", "source": "/a.docx", "frame": None, "status": "done", "outputs": []}
+    stems = (str(mine[0].with_suffix("")), "../../../mine/thesis", "b")
+    lines = [entry | {"stem": stem, "finished": number} for number, stem in enumerate(stems, 1)]
+    lines += [{"schema": SCHEMA, "status": "done"}, {"schema": SCHEMA, "status": "done", "stem": "c"}]
+    own(Path("out/manifest.jsonl"), "".join(f"{to_line(line)}\n" for line in lines))
+    assert run(batch_job(photos, kinds=("json", "yolo"))).done == 2
+    assert all(path.exists() for path in mine)
+
+
+def test_data_sets_replace_nothing_behind_a_link(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = own(Path("mine/img0.txt"))
+    own(Path("out/yolo/data.yaml"), YOLO_MARK)
+    Path("out/yolo/labels").symlink_to("../../mine")
+    assert run(batch_job(photos, kinds=("json", "yolo"))).failed == 2
+    assert "out/yolo/labels: is a link" in capsys.readouterr().err
+    assert Path("mine/img0.txt").read_bytes() == mine and len(files_in(Path("mine"))) == 1
+    Path("out/yolo/labels").unlink()
+    Path("elsewhere").mkdir()
+    shutil.move("out/yolo", "elsewhere/yolo")
+    Path("out/yolo").symlink_to("../elsewhere/yolo")  # to a larger disk, say
+    assert run(batch_job(photos, kinds=("json", "yolo"))).failed == 0
+    assert len(files_in(Path("elsewhere/yolo/labels"))) == 2
 
 
 def test_an_input_that_two_lists_name_has_two_names(photos: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sysconfig
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,6 +108,15 @@ def test_numba_that_cannot_be_used(why: str, fix: str) -> None:
     check = row("numba", with_step("numba", {"why_not": why}))
     assert check.status == "warning" and why in check.seen and "several times longer" in check.seen
     assert (check.fix or "").startswith(fix)
+
+
+def test_where_others_may_write_compiled_code_is_kept_under_a_name_that_nobody_can_foresee(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert commands.own_folder("loops") == tmp_path / "loops"
+    monkeypatch.setenv("HOME", "/nobody")
+    assert commands.own_folder("loops") != commands.own_folder("loops")
 
 
 def test_numba_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,12 @@ def test_check_names_the_mistake(tmp_path: Path) -> None:
     assert report["error"] in message
 
 
+def test_the_name_of_a_file_steers_no_terminal(tmp_path: Path) -> None:
+    name = "my\x1b[31m\n.yaml"
+    (tmp_path / name).write_text("generator: {pred_iou_tresh: 0.9}\n")
+    assert refused("check", name, cwd=tmp_path).strip().isprintable()
+
+
 def test_check_tells_what_is_valid_and_yet_suspicious(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("for_model: {stater: {generator: {use_m2m: true}}}\n")
     done = presets("check", "my.yaml", cwd=tmp_path)

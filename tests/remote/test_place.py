@@ -129,4 +129,5 @@ def test_each_url_and_shard_has_a_folder_of_its_own_named_as_the_url() -> None:
     folders = [staging_folder(url, shard) for url in ("s3://b/out", "s3://c/out") for shard in (None, (1, 2), (2, 2))]
     assert len(set(folders)) == 6 and {folder.name for folder in folders} == {"out"}
     assert staging_folder("s3://b/out/") == folders[0] == staging_folder("s3://b/out")
+    assert {staging_folder(url).name for url in ("s3://b/..", "s3://b/a/../.", "memory://...")} == {"out"}
     assert staging_folder("s3://").name and "/" not in staging_folder("s3://b/a?b*c").name

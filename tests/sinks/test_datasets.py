@@ -27,16 +27,26 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
 from densecli.errors import OutputError, UsageError
-from densecli.masks import Segmentation
+from densecli.masks import SUMMARY_SCHEMA, Segmentation
 from densecli.places import Here
 from densecli.sinks import DATASET_KINDS, WriteOptions, labelme, parse_kinds, summary
-from densecli.sinks.datasets import Datasets, summary_path
+from densecli.sinks.datasets import Datasets, read_summary, summary_path
 from densecli.sinks.polygons import joined, regions_of
 from densecli.sources import read_image
 from tests.sinks.conftest import segmentation_of
 
 HEIGHT, WIDTH = 60, 90
 ALL = ("json", *DATASET_KINDS)
+
+
+@pytest.mark.parametrize("size", [[0, 9], [-1, 9], [1, 1 << 40], [1 << 40, 1], [40_000, 40_000], [True, 1.5]])
+def test_a_summary_of_an_image_that_cannot_be_is_damaged(tmp_path: Path, size: list[int]) -> None:
+    """Its masks could take all memory, of a file of some bytes in an output folder that came from somebody else."""
+    image = {"height": size[0], "width": size[1], "sha256": "0" * 64}
+    document = {"schema": SUMMARY_SCHEMA, "image": image, "masks": []}
+    for possible in (image | {"height": 30_000, "width": 30_000}, image):
+        summary_path(tmp_path, "a").write_text(json.dumps(document | {"image": possible}))
+        assert (read_summary(tmp_path, "a") is None) == (possible is image)
 
 
 def blobs(seed: int, count: int = 4) -> list[np.ndarray]:
