@@ -94,6 +94,18 @@ def test_lossless_formats_give_the_pixels_back(
     np.testing.assert_array_equal(loaded.pixels, colours)
 
 
+@pytest.mark.parametrize(("version", "reads"), [("10.1.0", False), ("12.1.1", False), ("12.2.0", True), ("13.0", True)])
+def test_fits_where_it_takes_its_pixels_only(monkeypatch: pytest.MonkeyPatch, version: str, reads: bool) -> None:
+    monkeypatch.setattr("PIL.__version__", version)
+    cards = ["SIMPLE  =                    T", "BITPIX  =                    8", "NAXIS   =                    2"]
+    cards += ["NAXIS1  =                    4", "NAXIS2  =                    3", "END"]
+    data = "".join(f"{card:80}" for card in cards).ljust(2880).encode() + bytes(range(12)).ljust(2880, b"\0")
+    if reads:
+        assert read_bytes(data).pixels.shape == (3, 4, 3)
+    else:
+        assert "not an image of a known format" in refusal("-", stdin=io.BytesIO(data))
+
+
 @pytest.mark.parametrize("format", ["JPEG", "GIF", "AVIF", "WEBP"])
 def test_lossy_formats_come_close(format: str) -> None:
     if format not in Image.SAVE:

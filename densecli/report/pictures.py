@@ -59,9 +59,7 @@ class PictureMaker:
             pixels, details = self._details(entry, summary, overlay_path)
             details |= {"overlay": _href(overlay_path), "summary": _href(summary_path)}
             text = json.dumps(details, separators=(",", ":"), allow_nan=False)
-        except (
-            Exception
-        ):  # deleted or damaged since, of which there are a dozen kinds; the page says that there is none
+        except Exception:  # deleted or damaged since, in one of a dozen ways; the page says that there is none
             return None
         with complete_file(picture) as temporary:
             Image.fromarray(pixels).save(temporary, format="JPEG", quality=76, subsampling=0)

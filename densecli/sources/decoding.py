@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
+import PIL
 from PIL import Image, ImageFile, PngImagePlugin
 
 from densecli.errors import InputError
@@ -33,6 +34,8 @@ _FORMATS = (
     "DDS", "SGI", "SUN", "FITS", "DIB", "PCX", "TGA",
 )
 # fmt: on
+# Before this Pillow, a FITS file unpacked to more than its pixels: 3 MB took 6 GB.
+_FITS_SINCE = (12, 2)
 # In these, further frames are previews, depth maps or layers of the same picture: nothing a user would miss.
 _FORMATS_OF_ONE_PICTURE = {"MPO", "PSD", "ICO", "ICNS"}
 _MORE_FRAMES = {
@@ -150,12 +153,17 @@ def _opened(shown: str, file: BinaryIO, head: bytes) -> ImageFile.ImageFile:
     if heif.begins_so(head) and (trouble := heif.register()):
         raise InputError(f"{shown}: {trouble}")
     try:
-        image = Image.open(file, formats=[known for known in _FORMATS if known in Image.OPEN])
+        image = Image.open(file, formats=_readable())
     except Image.UnidentifiedImageError:
         raise InputError(f"{shown}: {unreadable_kind(head)}") from None
     if lacks_its_end(file, image.format):
         raise EOFError
     return image
+
+
+def _readable() -> list[str]:
+    old = tuple(map(int, PIL.__version__.split(".")[:2])) < _FITS_SINCE
+    return [known for known in _FORMATS if known in Image.OPEN and not (old and known == "FITS")]
 
 
 def from_pillow(image: Image.Image, name: str) -> LoadedImage:
