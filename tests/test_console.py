@@ -350,6 +350,25 @@ def test_a_version_needs_no_folder(tmp_path: Path, clean_environment: dict[str, 
     assert done.returncode == 0 and done.stdout.startswith(b"densecli ")
 
 
+def test_a_user_without_a_home_gets_no_folder_called_tilde(tmp_path: Path, clean_environment: dict[str, str]) -> None:
+    """numba and Triton would make it in the current folder, for compiled code; and whoever removes ~ loses more."""
+    environment = {name: value for name, value in clean_environment.items() if name != "HOME"}
+    code = """
+import atexit, os, pwd
+def getpwuid(number): raise KeyError(number)
+pwd.getpwuid = getpwuid  # of a user whom the system does not know
+atexit.register(lambda: print(os.path.expanduser("~")))
+from densecli.cli.app import main
+main()
+"""
+    for given, home in (({}, "/"), ({"HOME": str(tmp_path)}, str(tmp_path))):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "--version"],
+            cwd=tmp_path, env={**environment, **given}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout.splitlines()[1:]) == (0, [home]), done.stderr
+
+
 def test_files_of_the_current_folder_are_not_taken_for_pythons_own(tmp_path: Path, run_densecli: Command) -> None:
     for name in ("queue", "random", "copy", "select", "json", "typing", "socket", "string"):
         (tmp_path / f"{name}.py").write_text("x = 1\n")

@@ -128,6 +128,9 @@ def main() -> None:
     # again and again took a quarter of a short run: during imports, and once more as Python ends.
     gc.set_threshold(20_000, 50, 50)
     atexit.register(gc.freeze)
+    if os.path.expanduser("~") == "~":  # no HOME, and a user id that nobody has
+        # As containers set it: numba and Triton would make a folder called ~ in the current one.
+        os.environ["HOME"] = "/"
     with streams.prepared():
         code = _run()
     # Python notes a Ctrl-C that strikes inside of exec(text), as dataclasses use it during imports, and would end by a
