@@ -350,6 +350,20 @@ def test_a_version_needs_no_folder(tmp_path: Path, clean_environment: dict[str, 
     assert done.returncode == 0 and done.stdout.startswith(b"densecli ")
 
 
+def test_a_system_that_gives_no_more_threads_is_said(tmp_path: Path, clean_environment: dict[str, str]) -> None:
+    """ulimit -u, or the pids of a container: no fault of densecli, and nothing that doctor could look into."""
+    Image.new("RGB", (40, 30)).save(tmp_path / "desk.png")
+    code = "import threading; threading.stack_size(1 << 47); from densecli.cli.app import main; main()"
+    for command in ("segment", "batch"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, command, "desk.png", "--model", str(FIRST_STARTER[0])],
+            cwd=tmp_path, env=clean_environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 4, done.stderr
+        assert done.stderr.startswith("densecli: error: the system gives no more threads; raise the limit")
+        assert done.stderr.count("\n") == 1
+
+
 def test_a_user_without_a_home_gets_no_folder_called_tilde(tmp_path: Path, clean_environment: dict[str, str]) -> None:
     """numba and Triton would make it in the current folder, for compiled code; and whoever removes ~ loses more."""
     environment = {name: value for name, value in clean_environment.items() if name != "HOME"}

@@ -85,6 +85,13 @@ def _failed(error: Exception) -> int:
             return error.exit_code  # a command without its subcommand: its help has been shown
         return _fail(f"{message}; see '{command} --help'", error.exit_code)
     what = " ".join(str(error).split()) or "no message"
+    if what == "can't start new thread":  # doctor would need some too
+        return _fail(
+            "the system gives no more threads; raise the limit (ulimit -u; in a container, that of its pids), "
+            "or end other programs",
+            errors.EXIT_ENVIRONMENT,
+            with_traceback=_verbose(),
+        )
     from densecli.doctor.failures import explain_error, is_environment_failure
 
     if is_environment_failure(error):
