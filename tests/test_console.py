@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 import tracemalloc
@@ -362,6 +363,19 @@ def test_a_system_that_gives_no_more_threads_is_said(tmp_path: Path, clean_envir
         assert done.returncode == 4, done.stderr
         assert done.stderr.startswith("densecli: error: the system gives no more threads; raise the limit")
         assert done.stderr.count("\n") == 1
+
+
+def test_a_system_without_a_place_for_temporary_files_is_said(tmp_path: Path, run_densecli: Command) -> None:
+    """As a container has none whose root is read-only, with a folder of the host for the outputs."""
+
+    def no_place() -> None:  # Python looks whether it can write there
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    Image.new("RGB", (40, 30)).save(tmp_path / "desk.png")
+    for command in (["segment", "desk.png", "-m", "starter"], ["doctor"]):
+        done = run_densecli(*command, cwd=tmp_path, preexec_fn=no_place)
+        assert (done.code, done.stderr.count("\n")) == (4, 1), done.stderr
+        assert done.errors == ["there is no place for temporary files; set TMPDIR to a folder that can be written"]
 
 
 def test_a_user_without_a_home_gets_no_folder_called_tilde(tmp_path: Path, clean_environment: dict[str, str]) -> None:

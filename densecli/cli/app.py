@@ -17,6 +17,13 @@ from densecli.doctor import flags
 
 _NEEDS_NO_FOLDER = frozenset(["--version", "-V", "--help", "-h"])
 _TREE = "densecli.cli.tree"
+_REFUSALS = {
+    "can't start new thread": "the system gives no more threads; raise the limit (ulimit -u; in a container, that of "
+    "its pids), or end other programs",
+    "No usable temporary directory": "there is no place for temporary files; set TMPDIR to a folder that can be "
+    "written",
+}
+"""What Python says when the system refuses it what doctor would need too, and what that means."""
 
 
 def app(**how: Any) -> object:
@@ -85,13 +92,9 @@ def _failed(error: Exception) -> int:
             return error.exit_code  # a command without its subcommand: its help has been shown
         return _fail(f"{message}; see '{command} --help'", error.exit_code)
     what = " ".join(str(error).split()) or "no message"
-    if what == "can't start new thread":  # doctor would need some too
-        return _fail(
-            "the system gives no more threads; raise the limit (ulimit -u; in a container, that of its pids), "
-            "or end other programs",
-            errors.EXIT_ENVIRONMENT,
-            with_traceback=_verbose(),
-        )
+    for said, meant in _REFUSALS.items():
+        if said in what:
+            return _fail(meant, errors.EXIT_ENVIRONMENT, with_traceback=_verbose())
     from densecli.doctor.failures import explain_error, is_environment_failure
 
     if is_environment_failure(error):
