@@ -312,14 +312,15 @@ def locate_entry(entry: CheckpointEntry, folders: list[Path]) -> Location:
     for folder in folders:
         path = folder / entry.file
         try:
-            if not os.path.lexists(path):
-                continue
+            os.lstat(path)
             if not path.is_file():
                 problems[path] = f"{path} is not a file"
             elif (size := path.stat().st_size) != entry.size:
                 problems[path] = f"{path} has {size} bytes instead of {entry.size}"
             else:
                 return found(path)
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
+            continue
         except OSError as error:
             problems[path] = f"{path} cannot be read ({error.strerror})"
     return found(None)
@@ -370,6 +371,8 @@ def verify(entry: CheckpointEntry, path: Path, *, use_stamp: bool = True) -> Non
             while chunk := file.read(_HASH_CHUNK):
                 digest.update(chunk)
     except OSError as error:
+        if isinstance(error, PermissionError):
+            remedy = "check who may read it"
         raise CheckpointError(f"Checkpoint {path} cannot be read ({error.strerror}); {remedy}.") from error
     if digest.hexdigest() != entry.sha256:
         with contextlib.suppress(OSError):

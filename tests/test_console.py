@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 import tracemalloc
@@ -355,6 +356,52 @@ def test_a_version_needs_no_folder(tmp_path: Path, clean_environment: dict[str, 
         [sys.executable, "-c", code, "--version"], cwd=tmp_path / "gone", env=clean_environment, capture_output=True
     )
     assert done.returncode == 0 and done.stdout.startswith(b"densecli ")
+
+
+def test_a_system_that_gives_no_more_threads_is_said(tmp_path: Path, clean_environment: dict[str, str]) -> None:
+    """ulimit -u, or the pids of a container: no fault of densecli, and nothing that doctor could look into."""
+    Image.new("RGB", (40, 30)).save(tmp_path / "desk.png")
+    code = "import threading; threading.stack_size(1 << 47); from densecli.cli.app import main; main()"
+    for command in ("segment", "batch"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, command, "desk.png", "--model", str(FIRST_STARTER[0])],
+            cwd=tmp_path, env=clean_environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 4, done.stderr
+        assert done.stderr.startswith("densecli: error: the system gives no more threads; raise the limit")
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_system_without_a_place_for_temporary_files_is_said(tmp_path: Path, run_densecli: Command) -> None:
+    """As a container has none whose root is read-only, with a folder of the host for the outputs."""
+
+    def no_place() -> None:  # Python looks whether it can write there
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    Image.new("RGB", (40, 30)).save(tmp_path / "desk.png")
+    for command in (["segment", "desk.png", "-m", "starter"], ["doctor"]):
+        done = run_densecli(*command, cwd=tmp_path, preexec_fn=no_place)
+        assert (done.code, done.stderr.count("\n")) == (4, 1), done.stderr
+        assert done.errors == ["there is no place for temporary files; set TMPDIR to a folder that can be written"]
+
+
+def test_a_user_without_a_home_gets_no_folder_called_tilde(tmp_path: Path, clean_environment: dict[str, str]) -> None:
+    """numba and Triton would make it in the current folder, for compiled code; and whoever removes ~ loses more."""
+    environment = {name: value for name, value in clean_environment.items() if name != "HOME"}
+    code = """
+import atexit, os, pwd
+def getpwuid(number): raise KeyError(number)
+pwd.getpwuid = getpwuid  # of a user whom the system does not know
+atexit.register(lambda: print(os.path.expanduser("~")))
+from densecli.cli.app import main
+main()
+"""
+    for given, home in (({}, "/"), ({"HOME": str(tmp_path)}, str(tmp_path))):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "--version"],
+            cwd=tmp_path, env={**environment, **given}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout.splitlines()[1:]) == (0, [home]), done.stderr
 
 
 def test_files_of_the_current_folder_are_not_taken_for_pythons_own(tmp_path: Path, run_densecli: Command) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,33 @@ def test_paths_that_cannot_be_looked_at(
     assert done.code == code, done.stderr
     assert len(done.errors) == 1 and told.format(home=run_densecli.environment["HOME"]) in done.errors[0], done.stderr
     assert not list(tmp_path.glob("~*"))
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_said_to_be_missing(tmp_path: Path, run_densecli: Command) -> None:
+    """A folder that a group shares, to somebody who is not in it yet."""
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    tiny = folder / "sam2.1_hiera_tiny.pt"
+    tiny.touch()
+    os.truncate(tiny, 156008466)
+    for locked, told in (
+        (tiny, f"Checkpoint {tiny} cannot be read (Permission denied); check who may read it."),
+        (folder, f"checkpoint tiny is not on disk ({tiny} cannot be read (Permission denied)); fetch it with: "),
+    ):
+        locked.chmod(0)
+        try:
+            done = run_densecli(
+                *("segment", "a.png", "-m", "tiny"),
+                cwd=tmp_path,
+                environment={"DENSECLI_CHECKPOINTS": str(folder)},
+                preexec_fn=obeying_permissions,
+            )
+        finally:
+            locked.chmod(0o700)
+        if done.code == 99:
+            pytest.skip("permissions do not hold here")
+        assert done.code == 4 and len(done.errors) == 1 and done.errors[0].startswith(told), done.stderr
 
 
 @pytest.mark.parametrize("variable", ["DENSECLI_CHECKPOINTS", "DENSECLI_REGISTRY"])

@@ -20,7 +20,7 @@ from densecli.batch.manifest import manifest_path, manifest_paths
 from densecli.batch.remote_lock import StoreLock
 from densecli.console import Console
 from densecli.errors import DensecliError
-from densecli.files import TEMPORARY_PREFIX, explained, sha256_of
+from densecli.files import TEMPORARY_PREFIX, check_writable, explained, sha256_of
 from densecli.output_names import COCO, REPORT
 from densecli.places import Here, Place
 from densecli.remote.place import RemotePlace
@@ -172,6 +172,7 @@ def destination_of(job: BatchJob, console: Console) -> Iterator[Destination]:
             yield LocalDestination(job.output_dir)
         return
     folder = job.output_dir
+    check_writable(folder, "another folder to make outputs in by XDG_CACHE_HOME")
     store = Store(job.output_url)
     with lock.locked(folder, shown=store.shown()), RemotePlace(store, folder, alone=not job.shard) as place:
         _clear(folder)

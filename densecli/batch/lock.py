@@ -58,7 +58,7 @@ def locked(output_dir: Path, shard: tuple[int, int] | None = None, shown: str | 
                     tag.unlink(missing_ok=True)
             with explained(owner):
                 owner.write_text(json.dumps(this_process()), encoding="utf-8")
-            stack.callback(owner.unlink, missing_ok=True)
+            stack.callback(_take_away, owner)
         yield
 
 
@@ -142,6 +142,11 @@ def sweep(output_dir: Path, *, everything: bool) -> None:
                             pending.append(entry.path)
                     elif everything or entry.stat(follow_symlinks=False).st_mtime < before:
                         shutil.rmtree(entry.path) if is_folder else os.unlink(entry.path)
+
+
+def _take_away(owner: Path) -> None:
+    with contextlib.suppress(OSError):  # on a disk that went read-only: a later run takes it for a killed one's
+        owner.unlink()
 
 
 def _owner_file(lock: Path) -> Path:

@@ -177,10 +177,11 @@ class Pipeline:
         for worker in self._workers:
             worker.kill()
         until = time.monotonic() + _ABORT_SECONDS
-        for thread in (*self._segmenting, *self._writers):
+        started = [thread for thread in (*self._segmenting, *self._writers) if thread.ident is not None]
+        for thread in started:
             thread.join(max(0.0, until - time.monotonic()))
         self._loaders.shutdown(wait=False, cancel_futures=True)
-        return not any(thread.is_alive() for thread in (*self._segmenting, *self._writers))
+        return not any(thread.is_alive() for thread in started)
 
     @property
     def over(self) -> bool:

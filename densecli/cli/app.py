@@ -18,6 +18,13 @@ from densecli.wording import printable
 
 _NEEDS_NO_FOLDER = frozenset(["--version", "-V", "--help", "-h"])
 _TREE = "densecli.cli.tree"
+_REFUSALS = {
+    "can't start new thread": "the system gives no more threads; raise the limit (ulimit -u; in a container, that of "
+    "its pids), or end other programs",
+    "No usable temporary directory": "there is no place for temporary files; set TMPDIR to a folder that can be "
+    "written",
+}
+"""What Python says when the system refuses it what doctor would need too, and what that means."""
 
 
 def app(**how: Any) -> object:
@@ -86,6 +93,9 @@ def _failed(error: Exception) -> int:
             return error.exit_code  # a command without its subcommand: its help has been shown
         return _fail(f"{message}; see '{command} --help'", error.exit_code)
     what = " ".join(str(error).split()) or "no message"
+    for said, meant in _REFUSALS.items():
+        if said in what:
+            return _fail(meant, errors.EXIT_ENVIRONMENT, with_traceback=_verbose())
     from densecli.doctor.failures import explain_error, is_environment_failure
 
     if is_environment_failure(error):
@@ -130,6 +140,9 @@ def main() -> None:
     # again and again took a quarter of a short run: during imports, and once more as Python ends.
     gc.set_threshold(20_000, 50, 50)
     atexit.register(gc.freeze)
+    if os.path.expanduser("~") == "~":  # no HOME, and a user id that nobody has
+        # As containers set it: numba and Triton would make a folder called ~ in the current one.
+        os.environ["HOME"] = "/"
     with streams.prepared():
         code = _run()
     # Python notes a Ctrl-C that strikes inside of exec(text), as dataclasses use it during imports, and would end by a

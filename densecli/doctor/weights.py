@@ -112,7 +112,7 @@ def check_leftovers(registry: Registry) -> Check:
         (entry, path)
         for folder in checkpoints.search_dirs()
         for entry in registry.entries.values()
-        if (path := folder / f"{entry.file}.part").is_file()
+        if os.path.isfile(path := folder / f"{entry.file}.part")  # Path.is_file raises in a folder of somebody else
     ]
     here = {entry for entry, _ in parts if checkpoints.locate_entry(entry, checkpoints.search_dirs()).path}
     useless = [path for entry, path in parts if entry in here and _is_old(path)]

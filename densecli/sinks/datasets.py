@@ -145,7 +145,7 @@ class Datasets:
         for path in (*made, *brought):
             self._place.let_go(path)
         line = json.dumps([item_stem, image_name]).encode() + b"\n"
-        with self._lock:
+        with self._lock, explained(Path(tempfile.gettempdir()), "another folder for temporary files by TMPDIR"):
             self._noted.seek(0, os.SEEK_END)
             self._noted.write(line)
 

@@ -11,6 +11,7 @@ import threading
 from typing import IO, Any, BinaryIO
 
 from densecli.errors import InputError
+from densecli.wording import reason_of
 
 
 class _Kept:
@@ -32,7 +33,14 @@ class _Kept:
                     f"stdin: {what}; '-' reads a list of inputs from a pipe, as in: find . | densecli batch -"
                 )
             file = tempfile.TemporaryFile(prefix="densecli-")  # noqa: SIM115 - lives as long as the process
-            shutil.copyfileobj(sys.stdin.buffer, file)
+            try:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+                file.flush()
+            except OSError as error:
+                raise InputError(
+                    f"stdin: the list cannot be kept in {tempfile.gettempdir()} ({reason_of(error)}); set TMPDIR to "
+                    "another folder"
+                ) from error
             self.file, self._stream = file, sys.stdin
 
 

@@ -42,6 +42,13 @@ def no_staging(cache: Path) -> bool:
     return not [path for path in cache.rglob("*") if path.is_file()]
 
 
+def test_a_cache_that_cannot_be_written_is_told_with_what_to_set(frames: Path, tmp_path: Path, cache: Path) -> None:
+    """Another --output-dir, as a URL that could be written, would not help."""
+    cache.touch()
+    with pytest.raises(OutputError, match=rf"^{cache}/.* is a file, not a folder; choose .* XDG_CACHE_HOME$"):
+        run(job_to(f"local://{tmp_path}/bucket/out", frames / "img0.png"))
+
+
 # --- the manifest ----------------------------------------------------------------------------------------------------
 
 LINES = st.lists(st.integers(0, 20), max_size=12)

@@ -113,6 +113,15 @@ def test_a_killed_runs_name_tag_keeps_no_shard_out(tmp_path: Path, monkeypatch: 
         assert tags == [False] and not left.exists()
 
 
+def test_a_name_tag_that_cannot_be_taken_away_fails_no_run(tmp_path: Path) -> None:
+    """The disk went read-only, or something took the folder's place: what the run did has been said by then."""
+    out = tmp_path / "out"
+    with locked(out):
+        out.rename(tmp_path / "away")
+        out.touch()
+    assert out.read_bytes() == b""
+
+
 def test_a_password_of_a_url_is_not_in_the_name_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tag stays where a run is killed, and goes to buckets too."""
     monkeypatch.setattr(lock.sys, "argv", ["densecli", "batch", "http://me:s3cret@host/a.jpg"])

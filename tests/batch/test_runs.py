@@ -299,6 +299,18 @@ def test_an_unexpected_error_is_one_inputs_failure(frames: Path, monkeypatch: py
     assert error == "unexpected RuntimeError: no luck (-v shows where; please report it)"
 
 
+def test_a_system_that_gives_no_more_threads_ends_the_run(frames: Path) -> None:
+    """And that is said, not that threads cannot be waited for that never were."""
+    job = batch_job(frames / "img0.png")
+    assert run(job).done == 1  # the model is there now, which needs a thread too
+    threading.stack_size(1 << 47)
+    try:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            run(replace(job, overwrite=True))
+    finally:
+        threading.stack_size(0)
+
+
 # --- interruption ----------------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ from densecli.sources.collecting import Collection, Item
 from densecli.sources.lists import InputList
 from densecli.sources.names import collision_key
 from tests.collecting.conftest import NAME, SUFFIX, files, items, problems, stems
-from tests.conftest import CHECKOUT, Command
+from tests.conftest import CHECKOUT, Command, small_disk
 
 
 def test_a_list() -> None:
@@ -210,6 +210,16 @@ def test_a_list_with_nul_characters_through_the_command(run_densecli: Command) -
     done = run_densecli("batch", "-", "--dry-run", "-m", "starter", cwd=Path("."), stdin=b"./p/a.png\0./p/b.png\0")
     assert done.code == 0 and done.errors == [], done.stderr
     assert "p/a.png" in done.stdout and "p/b.png" in done.stdout
+
+
+def test_a_list_on_stdin_that_finds_no_room_is_told(tmp_path: Path, run_densecli: Command) -> None:
+    small = tmp_path / "small"
+    with small_disk(small, "size=16k"):
+        listed = b"".join(b"%0200d.png\n" % number for number in range(500))
+        environment = {"TMPDIR": str(small)}
+        done = run_densecli("batch", "-", "-m", "starter", cwd=tmp_path, stdin=listed, environment=environment)
+    told = f"stdin: the list cannot be kept in {small} (No space left on device); set TMPDIR to another folder"
+    assert (done.code, done.errors) == (1, [told])
 
 
 def test_a_list_on_stdin() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import subprocess
@@ -21,6 +22,7 @@ from densecli.doctor import commands, source, weights
 from densecli.doctor.report import Check
 from densecli.download import download
 from densecli.errors import CheckpointError
+from tests.conftest import CHECKOUT, obeying_permissions
 
 
 @pytest.fixture
@@ -89,6 +91,28 @@ def test_a_checkpoint_with_wrong_content_is_found_by_deep_only(home: Path) -> No
     assert "checkpoint mine" not in rows_of_weights()
     row = rows_of_weights(deep=True)["checkpoint mine"]
     assert (row.status, row.fix) == ("problem", commands.densecli("download-checkpoints", "mine"))
+
+
+def test_a_folder_that_may_not_be_looked_into(home: Path) -> None:
+    """Made by root, say, or of somebody else's cache."""
+    code = "from densecli.doctor import weights as w; print([(r.name, r.seen) for r in w.check_weights(deep=False)])"
+    home.chmod(0)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            capture_output=True,
+            text=True,
+            preexec_fn=obeying_permissions,
+        )
+    finally:
+        home.chmod(0o700)
+    if done.returncode == 99:
+        pytest.skip("permissions do not hold here")
+    assert done.returncode == 0, done.stderr
+    rows = dict(ast.literal_eval(done.stdout))
+    assert rows["checkpoint mine"] == f"{home / 'mine.pt'} cannot be read (Permission denied)"
+    assert "cannot be written" in rows["checkpoint folder"]
 
 
 def test_an_unfinished_download(home: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import tempfile
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ from densecli.sinks import DATASET_KINDS, WriteOptions, labelme, parse_kinds, su
 from densecli.sinks.datasets import Datasets, read_summary, summary_path
 from densecli.sinks.polygons import joined, regions_of
 from densecli.sources import read_image
+from tests.conftest import small_disk
 from tests.sinks.conftest import segmentation_of
 
 HEIGHT, WIDTH = 60, 90
@@ -578,6 +580,18 @@ def test_a_ring_keeps_its_hole_in_one_polygon() -> None:
     filled = np.zeros((80, 80), np.uint8)
     cv2.fillPoly(filled, [joined(region)], 1)
     np.testing.assert_array_equal(filled > 0, ring)
+
+
+def test_a_full_place_for_temporary_files_is_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is on another disk than the outputs, often a small one."""
+    with small_disk(tmp_path / "small", "size=16k"):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "small"))
+        datasets = Datasets(["coco"], Here(tmp_path / "out"))
+        with pytest.raises(OutputError, match=rf"^{tmp_path}/small: the disk is full; .* TMPDIR$"):
+            for number in range(30):
+                datasets.add(f"{number}", "x" * 3000)
+        with contextlib.suppress(OSError):  # full still; but open, it would keep the disk
+            datasets._noted.close()
 
 
 def test_kinds_of_save() -> None:
