@@ -18,7 +18,7 @@ from densecli.sources.own_outputs import (
     is_own_video,
     is_video_name,
 )
-from densecli.sources.urls import filesystem_of, is_folder, local_path, tried_twice
+from densecli.sources.urls import filesystem_of, is_folder, local_path, location_of, tried_twice
 from densecli.wording import reason_of, shown_name
 
 Facts = tuple[int | None, int | None]
@@ -105,7 +105,8 @@ class RemoteFolder:
 
     def __init__(self, location: str, path: str) -> None:
         """location: the path in its file system. path: its URL."""
-        self._location, self.path = location.rstrip("/"), path.rstrip("/")
+        scheme, place, archive = location_of(path)
+        self._location, self.path = location.rstrip("/"), f"{scheme}{place.rstrip('/')}{archive}"
         self._facts: dict[str, Facts] = {}
 
     def names(self) -> Iterator[tuple[str, bool]]:
@@ -139,15 +140,14 @@ class RemoteFolder:
         return found
 
     def file(self, name: str) -> str:
-        # Of a chain (zip://photos::s3://bucket/b.zip) the first link is the folder.
-        first, chain, rest = self.path.partition("::")
-        return f"{first.rstrip('/')}/{name}{chain}{rest}"
+        scheme, place, archive = location_of(self.path)
+        return f"{scheme}{place}{'/' if place else ''}{name}{archive}"
 
     def facts(self, name: str) -> Facts:
         return self._facts.get(name, (None, None))
 
     def child(self, name: str) -> RemoteFolder:
-        return RemoteFolder(f"{self._location}/{name}", self.file(name))
+        return RemoteFolder(f"{self._location}/{name}" if self._location else name, self.file(name))
 
     def identity(self) -> Hashable:
         return self.path

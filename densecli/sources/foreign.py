@@ -33,7 +33,9 @@ def foreign_kind(head: bytes) -> str | None:
         return "is a PDF, not an image; export its pages as PNG"
     if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
         return "is a PostScript file, not an image; export it as PNG"
-    if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ")):
+    if head.startswith(b"PK\x03\x04"):
+        return "is a ZIP archive, not an image; unpack it, or run: densecli batch -r zip://::FILE"
+    if head.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ")):
         return "is an archive, not an image; unpack it first"
     is_video = head.startswith((b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3"))
     if (head[:4] == b"RIFF" and head[8:12] == b"AVI ") or head.startswith(_ASF) or _is_transport_stream(head):

@@ -18,7 +18,7 @@ from densecli.sources.names import distinct_names, name_candidates, stem_and_suf
 from densecli.sources.own_outputs import is_own_file, is_own_folder
 from densecli.sources.patterns import AnyPattern, has_magic, split_pattern
 from densecli.sources.tree_names import file_name, is_image, is_video
-from densecli.sources.urls import local_path, url_scheme
+from densecli.sources.urls import local_path, location_of, url_scheme
 from densecli.sources.video_files import names_video
 from densecli.sources.walking import Entry, Everything, Skipped, Trouble, walk
 from densecli.wording import counted, shown_name
@@ -278,7 +278,7 @@ def _root_names(given: str, kind: str) -> list[str]:
         return ["stdin"]
     root = split_pattern(given)[0] if kind == "pattern" else given
     local = local_path(root)
-    place = os.path.abspath(local) if local is not None else root.partition("::")[0].split("://", 1)[-1]
+    place = os.path.abspath(local) if local is not None else location_of(root)[1]
     inside = os.path.splitdrive(place)[1] if local is not None else place
     parts = [part for part in inside.replace(os.sep, "/").split("/") if part not in ("", ".", "..")] or ["root"]
     if kind == "list":

@@ -18,7 +18,7 @@ from densecli.errors import InputError
 from densecli.sources.foreign import HEAD_BYTES, no_list
 from densecli.sources.opening import CHUNK_BYTES, open_path
 from densecli.sources.stdin_list import open_stdin_list
-from densecli.sources.urls import local_path, open_url, url_scheme
+from densecli.sources.urls import local_path, location_of, open_url, url_scheme
 from densecli.wording import shown_name, without_password
 
 _BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -147,19 +147,16 @@ def _split(file: BinaryIO, separator: bytes) -> Iterator[bytes]:
 
 
 def _location(url: str) -> str:
-    """What follows the scheme. Of a chain (zip://a/l.txt::s3://bucket/b.zip) the first link names the file."""
-    return without_password(url).partition("://")[2].partition("::")[0]
+    return location_of(without_password(url))[1]
 
 
 def _folder_of_url(url: str, scheme: str) -> str:
-    before, separator, rest = url.partition("://")
-    location, chain, archive = rest.partition("::")
+    before, location, archive = location_of(url)
     if scheme in ("http", "https"):
         location = re.split("[?#]", location, maxsplit=1)[0]
-    return f"{before}{separator}{posixpath.dirname(location)}{chain}{archive}"
+    return f"{before}{posixpath.dirname(location)}{archive}"
 
 
 def _in_url(folder: str, name: str) -> str:
-    before, separator, rest = folder.partition("://")
-    location, chain, archive = rest.partition("::")
-    return f"{before}{separator}{posixpath.normpath(posixpath.join(location, name))}{chain}{archive}"
+    before, location, archive = location_of(folder)
+    return f"{before}{posixpath.normpath(posixpath.join(location, name))}{archive}"

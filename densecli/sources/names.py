@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 from densecli.sources import heif
-from densecli.sources.urls import url_scheme
+from densecli.sources.urls import location_of, url_scheme
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset([
@@ -83,8 +83,7 @@ def name_candidates(name: str) -> Iterator[str]:
         yield "stdin"
         return
     if scheme := url_scheme(name):
-        # Of a chain (zip://a.png::s3://bucket/b.zip) the first link names the file.
-        location = name.split("://", 1)[1].split("::", 1)[0]
+        location = location_of(name)[1]
         if scheme in ("http", "https"):
             location = urllib.parse.unquote(re.split(r"[?#]", location, maxsplit=1)[0])
         parts = [re.sub(r'[<>:"|?*\\\x00-\x1f]', "_", part) for part in location.split("/")]

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from densecli.sources.urls import location_of
+
 _MAGIC = re.compile(r"[*?[]")
 
 
@@ -41,19 +43,21 @@ class AnyPattern:
 
 
 def has_magic(text: str) -> bool:
-    """Whether a path or URL has *, ? or [ in it (other than the query of an http URL)."""
-    return _MAGIC.search(text) is not None and not text.lower().startswith(("http://", "https://"))
+    """Whether a path or URL has *, ? or [ in it (other than the query of an http URL, and the archive of a chain)."""
+    if text.lower().startswith(("http://", "https://")):
+        return False
+    return _MAGIC.search(location_of(text)[1] if "://" in text else text) is not None
 
 
 def split_pattern(text: str) -> tuple[str, Pattern]:
     """The folder before the first part with magic (may be empty: here), and the pattern of what lies under it."""
-    scheme, separator, location = text.partition("://") if "://" in text else ("", "", text)
-    parts = re.split(r"/" if separator else r"[/\\]" if "\\" in location and "/" not in location else "/", location)
+    scheme, location, archive = location_of(text) if "://" in text else ("", text, "")
+    parts = re.split(r"/" if scheme else r"[/\\]" if "\\" in location and "/" not in location else "/", location)
     first = next(index for index, part in enumerate(parts) if has_magic(part))
     root = "/".join(parts[:first])
     if not root and first:
         root = "/"  # the pattern begins with a slash
-    return scheme + separator + root, Pattern(tuple(part for part in parts[first:] if part not in ("", ".")))
+    return scheme + root + archive, Pattern(tuple(part for part in parts[first:] if part not in ("", ".")))
 
 
 def _matches(names: tuple[str, ...], parts: tuple[str, ...], whole: bool) -> bool:

@@ -34,6 +34,13 @@ def url_scheme(name: str) -> str | None:
     return match.group(1).lower() if match else None
 
 
+def location_of(url: str) -> tuple[str, str, str]:
+    """A URL in three: `zip://photos::s3://bucket/b.zip` is `zip://`, `photos` and `::s3://bucket/b.zip`."""
+    scheme, separator, rest = url.partition("://")
+    location, chain, archive = rest.partition("::")
+    return scheme + separator, location, chain + archive
+
+
 def local_path(given: str) -> str | None:
     """The path of an input that is a local file (also as file:// URL), else None."""
     if given == "-":

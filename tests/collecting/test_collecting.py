@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -367,6 +368,41 @@ def test_folders_of_fsspec() -> None:
         assert stems(items(Path("x.png").absolute().parent.as_uri())) == ["x"]
     finally:
         filesystem.rm("/bucket", recursive=True)
+
+
+def test_archives_are_read_without_unpacking() -> None:
+    files("p/b.png", "p/sub/c1.png", "p/sub/c10.png", "p/sub/c2.jpg")
+    shutil.make_archive("all", "zip", "p")
+    everything = ["b", "sub/c1", "sub/c2", "sub/c10"]
+    for root in ("zip://::all.zip", "zip:///::all.zip", f"zip://::file://{os.getcwd()}/all.zip"):
+        found = items(root, recursive=True)
+        assert stems(found) == everything, root
+        assert [item.load().pixels.shape for item in found] == [(2, 3, 3)] * 4
+    assert stems(items("zip://::all.zip")) == ["b"]
+    assert stems(items("zip://sub::all.zip")) == stems(items("zip://sub/::all.zip")) == ["c1", "c2", "c10"]
+    assert stems(items("zip://sub/*1*.png::all.zip")) == ["c1", "c10"]
+    assert stems(items("zip://*.png::all.zip")) == ["b"]
+    assert stems(items("zip://**/*.png::all.zip")) == ["b", "sub/c1", "sub/c10"]
+    (found,) = items("zip://sub/c2.jpg::all.zip")
+    assert (found.stem, found.load().name) == ("c2", "zip://sub/c2.jpg::all.zip")
+    assert "nothing matches" in str(problems("zip://*.gif::all.zip")[0].error)
+    (item,) = items("zip://a.png::no[ne.zip")
+    with pytest.raises(InputError, match="cannot be"):
+        item.load()
+
+
+def test_the_root_of_a_store() -> None:
+    filesystem = fsspec.filesystem("memory")
+    files("a.png")
+    for name in ("a.png", "sub/b.png"):
+        filesystem.pipe(f"/{name}", Path("a.png").read_bytes())
+    try:
+        for root in ("memory://", "memory:///"):
+            found = items(root, recursive=True)
+            assert stems(found) == ["a", "sub/b"] and all(item.load().pixels.any() for item in found)
+        assert stems(items("memory://*.png")) == ["a"]
+    finally:
+        filesystem.rm("/", recursive=True)
 
 
 def test_a_missing_bucket_is_one_failure() -> None:

@@ -159,7 +159,7 @@ def test_a_picture_is_no_list() -> None:
         name = "WebP" if kind == "webp" else kind.upper()
         assert said.endswith(f": is a {name} picture, not a list of inputs; for one picture use `densecli segment`")
     (said,) = listed(b"PK\x03\x04\x14\0\x08\0 and more")
-    assert said.endswith("is an archive, not a list of inputs; give a text file with one name a line")
+    assert said.endswith("is a ZIP archive, not a list of inputs; give a text file with one name a line")
     (said,) = listed(b"<!DOCTYPE html><title>Log in</title>")
     assert "is an HTML page, not a list of inputs" in said
     (said,) = listed(b"\xef\xbb\xbf\n<HTML lang=en>")
