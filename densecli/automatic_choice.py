@@ -29,7 +29,8 @@ def chosen_automatically(
         return starter(checkpoint_dir, "model: starter, as the preset asks")
     wanted = None if preferred is None else registry.entry(preferred)
     folders = checkpoints.search_dirs(checkpoint_dir)
-    found = {entry.name: checkpoints.locate_entry(entry, folders).path for entry in registry.entries.values()}
+    located = {entry.name: checkpoints.locate_entry(entry, folders) for entry in registry.entries.values()}
+    found = {name: location.path for name, location in located.items()}
     if wanted is not None and (path := found[wanted.name]) is not None:
         return verified(wanted, path, f"model: {wanted.name}, the preset's choice, from {path}")
     room = free_bytes(device)
@@ -50,7 +51,10 @@ def chosen_automatically(
         why = f"none of the checkpoints on disk ({', '.join(here)}) fits the {memory}"
         remedy = f"{_fetching(absent[0])}, which does" if absent else f"free some, or insist with --model {here[-1]}"
     else:
+        problem = next((said for entry in by_size if (said := located[entry.name].problem)), None)
         why = "there is no SAM 2.1 checkpoint on disk"
+        if problem is not None:
+            why = f"no SAM 2.1 checkpoint on disk can be used ({problem})"
         remedy = _fetching(absent[0]) if absent else f"none would fit the {memory}: free some"
     return Choice(STARTER, *checkpoints.starter_files(), reason=f"model: starter, a small stand-in, as {why}; {remedy}")
 

@@ -136,3 +136,16 @@ def test_the_command_says_it(tmp_path: Path, run_densecli: Command) -> None:
     told = [line for line in done.stderr.splitlines() if line.startswith("model: ")]
     assert done.code == 0, done.stderr
     assert len(told) == 1 and "download-checkpoints large" not in told[0]
+
+
+def test_a_checkpoint_that_cannot_be_used_is_not_called_absent(have: Callable[..., Path]) -> None:
+    folder = have("tiny", "large")
+    for name in ("tiny", "large"):
+        with (folder / checkpoints.load_registry().entry(name).file).open("wb") as file:
+            file.truncate(3)  # a copy that broke off
+    choice = chosen_automatically(None, CPU, folder)
+    assert choice.reason == (
+        "model: starter, a small stand-in, as no SAM 2.1 checkpoint on disk can be used "
+        f"({folder}/sam2.1_hiera_large.pt has 3 bytes instead of 898083611); "
+        "densecli download-checkpoints large gets large"
+    )
