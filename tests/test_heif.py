@@ -20,22 +20,17 @@ from densecli.sources.foreign import no_list
 from densecli.sources.unfinished import lacks_its_end
 from tests.conftest import Command
 from tests.phone_photo import tiled_heic
+from tests.reading import encoded, read_bytes, refusal
 
 pillow_heif.register_heif_opener()
 
 
 def heic(picture: Image.Image, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "HEIF", **options)
-    return buffer.getvalue()
+    return encoded(picture, "HEIF", **options)
 
 
-def refusal(data: bytes) -> str:
-    with pytest.raises(InputError) as caught:
-        read_image("-", stdin=io.BytesIO(data))
-    message = str(caught.value)
-    assert message.isprintable() and message.startswith("stdin: ")
-    return message
+def refused(data: bytes) -> str:
+    return refusal("-", stdin=io.BytesIO(data))
 
 
 @pytest.fixture
@@ -75,30 +70,30 @@ def test_upright(small: np.ndarray, orientation: int) -> None:
     picture.info["exif"] = exif.tobytes()
     data = heic(picture)
     assert orientation == 1 or b"irot" in data or b"imir" in data
-    assert far(read_image("-", stdin=io.BytesIO(data)).pixels, turns[orientation - 1](small)) < 6
+    assert far(read_bytes(data).pixels, turns[orientation - 1](small)) < 6
     # EXIF repeats what these boxes say; readers go by the boxes alone.
     data = heic(Image.fromarray(small), exif=exif)
     assert b"Exif" in data and b"irot" not in data and b"imir" not in data
-    assert far(read_image("-", stdin=io.BytesIO(data)).pixels, small) < 6
+    assert far(read_bytes(data).pixels, small) < 6
 
 
 def test_grey_transparent_and_deep_ones(small: np.ndarray) -> None:
     grey = Image.fromarray(small).convert("L")
-    assert far(read_image("-", stdin=io.BytesIO(heic(grey))).pixels, np.asarray(grey.convert("RGB"))) < 6
+    assert far(read_bytes(heic(grey)).pixels, np.asarray(grey.convert("RGB"))) < 6
     rgba = np.dstack([small, np.full(small.shape[:2], 255, np.uint8)])
     rgba[:60, :60, 3] = 0
-    loaded = read_image("-", stdin=io.BytesIO(heic(Image.fromarray(rgba))))
+    loaded = read_bytes(heic(Image.fromarray(rgba)))
     assert loaded.notices == ("has transparent pixels; they were put on white",)
     assert loaded.pixels[:50, :50].min() > 245 and far(loaded.pixels[70:], small[70:]) < 6
     buffer = io.BytesIO()
     pillow_heif.encode("RGB;16", (200, 150), (small.astype(np.uint16) << 8).tobytes(), buffer)
-    assert far(read_image("-", stdin=io.BytesIO(buffer.getvalue())).pixels, small) < 6
+    assert far(read_bytes(buffer.getvalue()).pixels, small) < 6
 
 
 def test_of_several_pictures_the_main_one(small: np.ndarray) -> None:
     other = Image.new("RGB", (64, 64), (255, 0, 0))
     data = heic(other, save_all=True, append_images=[Image.fromarray(small)], primary_index=1)
-    loaded = read_image("-", stdin=io.BytesIO(data))
+    loaded = read_bytes(data)
     assert loaded.notices == ("holds several pictures; only the main one is used",)
     assert far(loaded.pixels, small) < 6
 
@@ -106,7 +101,7 @@ def test_of_several_pictures_the_main_one(small: np.ndarray) -> None:
 def test_a_phones_tiles_are_one_photo(small: np.ndarray) -> None:
     data = tiled_heic(Image.fromarray(small))
     for behind in (b"", b"SEFT of some phone, which is no box", b"\0\0\1\0mpvd" + bytes(10)):
-        loaded = read_image("-", stdin=io.BytesIO(data + behind))
+        loaded = read_bytes(data + behind)
         assert far(loaded.pixels, small) < 6 and loaded.notices == ()
 
 
@@ -114,7 +109,7 @@ def test_one_that_is_cut_off_is_never_half_decoded(small: np.ndarray) -> None:
     """libheif leaves missing tiles out without a word."""
     for data in (heic(Image.fromarray(small)), tiled_heic(Image.fromarray(small))):
         for length in [*range(40, len(data), 211), len(data) - 1]:
-            told = refusal(data[:length])
+            told = refused(data[:length])
             assert "is cut off (the end of the file is missing)" in told or "is a damaged HEIC" in told
 
 
@@ -133,25 +128,25 @@ def test_boxes_of_all_lengths(small: np.ndarray) -> None:
         (data[:at] + b"\0\0\0\1mdat" + (1 << 60).to_bytes(8, "big") + body, False),
     ):
         assert lacks_its_end(io.BytesIO(file), "HEIF") is not whole
-    assert far(read_image("-", stdin=io.BytesIO(data[:at] + b"\0\0\0\0mdat" + body)).pixels, small) < 6
+    assert far(read_bytes(data[:at] + b"\0\0\0\0mdat" + body).pixels, small) < 6
 
 
 def test_one_whose_end_never_arrived(small: np.ndarray) -> None:
     for data in (heic(Image.fromarray(small), quality=95), tiled_heic(Image.fromarray(small))):
         arrived = len(data) - 5000
-        assert "is cut off" in refusal(data[:arrived] + bytes(5000))
-        assert far(read_image("-", stdin=io.BytesIO(data + bytes(9000))).pixels, small) < 6
+        assert "is cut off" in refused(data[:arrived] + bytes(5000))
+        assert far(read_bytes(data + bytes(9000)).pixels, small) < 6
 
 
 def test_a_damaged_one(small: np.ndarray) -> None:
     data = heic(Image.fromarray(small))
-    assert "is a damaged HEIC; copy or download it again" in refusal(data[:32] + bytes(len(data) - 32))
+    assert "is a damaged HEIC; copy or download it again" in refused(data[:32] + bytes(len(data) - 32))
 
 
 def test_without_pillow_heif_it_is_said_what_reads_it(without_pillow_heif: None, tmp_path: Path) -> None:
     data = heic(Image.new("RGB", (64, 64)))
     told = "is a HEIC photo, for which pillow-heif is missing; run: pip install 'densecli[heif]', or export it as JPEG"
-    assert refusal(data) == f"stdin: {told}"
+    assert refused(data) == f"stdin: {told}"
     path = tmp_path / "IMG_0001.HEIC"
     path.write_bytes(data)
     with pytest.raises(InputError) as caught:
@@ -163,7 +158,7 @@ def test_one_that_does_not_load_is_the_installations_fault(monkeypatch: pytest.M
     data = heic(Image.new("RGB", (64, 64)))
     monkeypatch.delitem(Image.OPEN, "HEIF")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    message = refusal(data)
+    message = refused(data)
     assert "pillow-heif does not load" in message and "pip install --force-reinstall" in message
     assert "damaged" not in message
 

@@ -21,11 +21,6 @@ def installed() -> bool:
     return importlib.util.find_spec("pillow_heif") is not None
 
 
-def is_named_so(name: str) -> bool:
-    """Whether a file's name has one of these suffixes."""
-    return name[name.rfind(".") :].lower() in SUFFIXES
-
-
 def begins_so(head: bytes) -> bool:
     """Whether a file with these first bytes is HEIC or its kin, and not AVIF, which uses the same container."""
     brands = iso_boxes.brands(head)

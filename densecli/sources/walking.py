@@ -8,16 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import PurePath
 from typing import Protocol
 
 from densecli.errors import DensecliError, InputError
 from densecli.output_names import ENDINGS
 from densecli.sources import heif
 from densecli.sources.folders import Facts, Folder
-from densecli.sources.names import collision_key
+from densecli.sources.names import IMAGE_SUFFIXES, VIDEO_SUFFIXES, collision_key, stem_and_suffix
 from densecli.sources.sorting import sorted_names
-from densecli.sources.tree_names import group_names, is_image, is_video, short_name, sort_key
+from densecli.sources.tree_names import group_names, is_video, short_name, sort_key
 from densecli.sources.video_files import NAMED_VIDEO_SUFFIXES
 from densecli.wording import shown_name
 
@@ -28,6 +27,7 @@ _UNREADABLE_SUFFIXES = frozenset([
     ".psd", ".jxl", ".dcm", ".nii",
 ])
 # fmt: on
+_TAKEN = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 _CLUTTER = frozenset(["thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information"])
 MAX_DEPTH = 500
 """Folders inside each other that are followed."""
@@ -163,11 +163,12 @@ def _folder(
 
 def _may_be(name: str, is_folder: bool, skipped: Skipped) -> bool:
     """Whether a name can be an input; what cannot is counted. Names alone decide, so that a million take seconds."""
+    suffix = stem_and_suffix(name)[1].lower()
     if name.startswith(".") or name.casefold() in _CLUTTER:
         reason = "hidden"
-    elif is_folder or is_video(name) or (is_image(name) and (heif.installed() or not heif.is_named_so(name))):
+    elif is_folder or (suffix in _TAKEN and (heif.installed() or suffix not in heif.SUFFIXES)):
         return True
-    elif (suffix := PurePath(name).suffix.lower()) in heif.SUFFIXES:
+    elif suffix in heif.SUFFIXES:
         reason = f"{suffix}, which pip install 'densecli[heif]' reads"
     elif suffix in _UNREADABLE_SUFFIXES:
         reason = f"of a kind that cannot be read ({suffix})"

@@ -377,6 +377,9 @@ def test_archives_are_read_without_unpacking() -> None:
     for root in ("zip://::all.zip", "zip:///::all.zip", f"zip://::file://{os.getcwd()}/all.zip"):
         found = items(root, recursive=True)
         assert stems(found) == everything, root
+        assert found[1].name == f"zip://sub/c1.png{root[root.index('::') :]}" and found[0].name.startswith(
+            "zip://b.png::"
+        )
         assert [item.load().pixels.shape for item in found] == [(2, 3, 3)] * 4
     assert stems(items("zip://::all.zip")) == ["b"]
     assert stems(items("zip://sub::all.zip")) == stems(items("zip://sub/::all.zip")) == ["c1", "c2", "c10"]
