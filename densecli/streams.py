@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
@@ -68,14 +70,20 @@ def print_json(document: object) -> None:
 
 @contextlib.contextmanager
 def told_where_full() -> Iterator[None]:
-    """For writing to stdout. Raises OutputError where that fails, BrokenPipeError where its reader has gone."""
+    """For writing to stdout. Raises OutputError where that fails, BrokenPipeError where its reader has gone.
+
+    Where its terminal was closed there is nobody to tell; SIGHUP says so, and may be ignored or still to come.
+    """
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
+        terminal_closed = error.errno == errno.EIO and stat.S_ISCHR(os.fstat(sys.stdout.fileno()).st_mode)
         # What is still in the buffer would fail again, without words, when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if terminal_closed:
+            return
         raise OutputError(f"stdout: cannot be written ({reason_of(error)}); free some space, or redirect it") from error
 
 
@@ -101,7 +109,8 @@ class _Stdout(_Beside):
 
     def write(self, text: str) -> int:
         with told_where_full():
-            return super().write(text)
+            super().write(text)
+        return len(text)
 
     def flush(self) -> None:
         with told_where_full():

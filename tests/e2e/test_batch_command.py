@@ -191,6 +191,22 @@ def test_a_read_only_output_folder(frames: Path, run_densecli: Command) -> None:
     assert list((frames / "out").iterdir()) == []
 
 
+def test_a_terminal_that_is_closed_does_not_end_it_where_sighup_is_ignored(frames: Path, run_densecli: Command) -> None:
+    """As after `trap '' HUP`. Between closing and SIGHUP, too, there is nobody to tell, and no reason to fail."""
+    argv = [os.fspath(word) for word in run_densecli.argv("batch", "frames", *OPTIONS, "--no-report")]
+    process, terminal = os.forkpty()
+    if process == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.chdir(frames)
+        os.execve(argv[0], argv, dict(run_densecli.environment))
+    until = time.monotonic() + 60
+    while not list((frames / "out").glob("*_masks.json")) and time.monotonic() < until:
+        time.sleep(0.01)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    assert len(entries(frames / "out")) == 6 and leftovers(frames / "out") == []
+
+
 def test_a_terminal_that_is_closed_ends_it_as_sigterm_does(frames: Path, run_densecli: Command) -> None:
     """What is in work is finished and recorded, though there is nobody to tell."""
     make_photos(frames / "frames", np.asarray(Image.open(frames / "frames" / "img0.png")), 12)
